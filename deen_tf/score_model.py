@@ -1,0 +1,456 @@
+"""What every model of this package shares: noise, one objective for training and test,
+batched evaluation of points, checks, saving and export.
+
+A model answers with a score psi(x), (n, d), and through it with the least-squares
+estimate of the clean point from a noisy one (Eq. 11),
+
+    x_hat(xi) = xi + sigma^2 psi(xi).
+
+Its objective is given per data point; the loss is the mean over the batch. The default
+is Parzen score matching in its denoising form (Eq. 17): with xi = x + sigma nu,
+nu ~ N(0, I),
+
+    L = E |x - x_hat(xi)|^2,
+
+the SUM over dimensions. Its floor is the Bayes error L* of the smoothed density, and
+L - L* = sigma^4 E |psi - psi*|^2 (Eqs. 13-17).
+"""
+
+import functools
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from deen_tf import noise, training
+from deen_tf.atomic import replacing
+from deen_tf.validation import as_points, positive, whole
+
+
+def pointwise(function):
+    """Give a tensor method (n, d) -> (n, ...) its public form.
+
+    The method's body is the mathematics of one batch. Around it: NumPy-like input is
+    checked, evaluated compiled and in batches, and answered as NumPy; tensors are
+    answered as tensors, connected to any tape that watches them.
+    """
+
+    @functools.wraps(function)
+    def evaluate(self, x):
+        if not tf.executing_eagerly():
+            return function(self, tf.cast(tf.convert_to_tensor(x), self.compute_dtype))
+        if tf.is_tensor(x):
+            x = tf.cast(x, self.compute_dtype)
+            self._check_width(x)
+            compiled = self._compiled(function)
+            batches = [
+                compiled(x[i : i + self.evaluation_batch])
+                for i in range(0, max(x.shape[0], 1), self.evaluation_batch)
+            ]
+            return batches[0] if len(batches) == 1 else tf.concat(batches, 0)
+        x = as_points(x, self.dimension, dtype=self.compute_dtype)
+        self._check_width(x)
+        compiled = self._compiled(function)
+        answer = None
+        for i in range(0, len(x), self.evaluation_batch):
+            part = compiled(tf.constant(x[i : i + self.evaluation_batch])).numpy()
+            if answer is None:
+                answer = np.empty((len(x), *part.shape[1:]), part.dtype)
+            answer[i : i + len(part)] = part
+        return answer
+
+    evaluate.tensor_function = function
+    return evaluate
+
+
+class ScoreModel(keras.Model):
+    """Base of all models: an MLP with tanh hidden layers and a linear last layer.
+
+    Parameters
+    ----------
+    hidden_units : sequence of int
+        Widths dim(h^(1)), ..., dim(h^(L)).
+    sigma : float
+        Noise level: standard deviation of the smoothing kernel (Eq. 16), in the units
+        of the data.
+    seed : int
+        Of the initial weights, the noise, and the order of the data.
+    noise_samples : int
+        m of Eq. 23: noisy observations per data point and step.
+    first_layer_gain : float
+        Scale of the first layer's initial weights relative to Glorot's. The tanh units
+        of the first layer must resolve features of the size of sigma; raise it when the
+        data span many sigma.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described.
+    """
+
+    signatures = ("score", "denoise")
+    outputs_per_point = None  # of the last layer; None stands for d
+
+    def __init__(
+        self,
+        hidden_units=(32, 32, 32),
+        sigma=0.1,
+        seed=0,
+        noise_samples=1,
+        first_layer_gain=1.0,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if isinstance(hidden_units, int | str):
+            raise TypeError(
+                f"hidden_units must be a sequence of widths, got {hidden_units!r}"
+            )
+        self.hidden_units = tuple(whole(u, "hidden_units") for u in hidden_units)
+        if not self.hidden_units:
+            raise ValueError("hidden_units must name at least one hidden layer, got ()")
+        self.sigma = positive(sigma)
+        self.seed = whole(seed, "seed", least=0)
+        self.noise_samples = whole(noise_samples, "noise_samples")
+        self.first_layer_gain = positive(first_layer_gain, "first_layer_gain")
+        self.loss_tracker = keras.metrics.Mean("loss")
+        self.dimension = None
+        self._programs = training.Programs()
+        self._epochs = None  # set while `fit` runs on data in memory
+
+    def get_config(self):
+        return super().get_config() | {
+            "hidden_units": self.hidden_units,
+            "sigma": self.sigma,
+            "seed": self.seed,
+            "noise_samples": self.noise_samples,
+            "first_layer_gain": self.first_layer_gain,
+        }
+
+    def build(self, input_shape):
+        self.dimension = int(input_shape[-1])
+        gains = (self.first_layer_gain,) + (1.0,) * (len(self.hidden_units) - 1)
+        self.hidden = []
+        width = self.dimension
+        for layer, (units, gain) in enumerate(
+            zip(self.hidden_units, gains, strict=True)
+        ):
+            dense = keras.layers.Dense(
+                units,
+                activation="tanh",
+                # Glorot's uniform law, scaled: variance gain^2 2 / (fan_in + fan_out).
+                kernel_initializer=keras.initializers.VarianceScaling(
+                    gain**2, "fan_avg", "uniform", seed=self._layer_seed(layer)
+                ),
+                dtype=self.dtype_policy,
+                name=f"h{layer + 1}",
+            )
+            dense.build((None, width))
+            self.hidden.append(dense)
+            width = units
+        # No bias: an energy is defined up to a constant, which no gradient reaches.
+        self.last = keras.layers.Dense(
+            self.outputs_per_point or self.dimension,
+            use_bias=False,
+            kernel_initializer=keras.initializers.GlorotUniform(
+                seed=self._layer_seed(len(self.hidden_units))
+            ),
+            dtype=self.dtype_policy,
+            name="last",
+        )
+        self.last.build((None, width))
+        self.built = True
+
+    def _layer_seed(self, layer):
+        # Distinct for every (seed, layer), within the 32 bits that Keras takes.
+        return (self.seed * 1000003 + layer) % 2**31
+
+    def last_hidden(self, x):
+        """Return h^(L)(x), (n, dim h^(L))."""
+        for layer in self.hidden:
+            x = layer(x)
+        return x
+
+    # ---- what a point is worth -------------------------------------------------------
+
+    @pointwise
+    def denoise(self, xi):
+        """Return the single-step estimate x_hat = xi + sigma^2 psi(xi) (Eq. 11).
+
+        Parameters
+        ----------
+        xi : array_like or tensor, shape (n, d)
+            Noisy points of noise level sigma.
+
+        Returns
+        -------
+        ndarray or tensor, shape (n, d)
+        """
+        return xi + self.sigma**2 * self.score(xi)
+
+    @property
+    def evaluation_batch(self):
+        """Points evaluated at once: as many as keep the activations near 32 MB."""
+        width = sum(self.hidden_units) + (self.dimension or 1)
+        return max(256, 2**23 // width)
+
+    def _check_width(self, x):
+        if x.ndim != 2 or self.dimension not in (None, x.shape[1]):
+            wanted = "d" if self.dimension is None else self.dimension
+            raise ValueError(
+                f"x must have shape (n, {wanted}), got {tuple(x.shape)}: the model was "
+                f"built for points of {wanted} dimensions"
+            )
+        if not self.built:
+            self.build((None, x.shape[1]))
+
+    def _compiled(self, function):
+        spec = tf.TensorSpec((None, self.dimension), self.compute_dtype)
+        return self._programs.get(
+            function,
+            lambda: tf.function(
+                functools.partial(function, self), input_signature=[spec]
+            ),
+        )
+
+    # ---- training --------------------------------------------------------------------
+
+    def objective(self, x, nu):
+        """Return the objective of each data point for the given noise.
+
+        Parameters
+        ----------
+        x : tensor, shape (n, d)
+            Clean data.
+        nu : tensor, shape (n, d)
+            Standard normal noise.
+
+        Returns
+        -------
+        tensor, shape (n,)
+            |x - (xi + sigma^2 psi(xi))|^2 with xi = x + sigma nu (Eq. 17).
+        """
+        xi = x + self.sigma * nu
+        x_hat = xi + self.sigma**2 * self.score(xi)
+        return tf.reduce_sum(tf.square(x - x_hat), axis=1)
+
+    def _loss(self, data, step, stream):
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        if y is not None or sample_weight is not None:
+            raise ValueError(
+                f"{type(self).__name__} learns from points alone: pass x without "
+                "targets or sample weights"
+            )
+        x = tf.cast(x, self.compute_dtype)
+        x = tf.repeat(x, self.noise_samples, axis=0)
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        key = noise.key(self.seed, step, stream, replica)
+        nu = noise.standard_normal(tf.shape(x), key, dtype=x.dtype)
+        return tf.reduce_mean(self.objective(x, nu))
+
+    def train_step(self, data):
+        """Draw the noise, descend the objective once."""
+        with tf.GradientTape() as tape:
+            loss = self._loss(data, self.optimizer.iterations, noise.TRAINING)
+            # Gradients are summed over replicas: scale so that the sum is the mean.
+            replicas = self.distribute_strategy.num_replicas_in_sync
+            scaled = self.optimizer.scale_loss(loss / replicas)
+        gradients = tape.gradient(scaled, self.trainable_variables)
+        self.optimizer.apply_gradients(
+            zip(gradients, self.trainable_variables, strict=True)
+        )
+        self.loss_tracker.update_state(loss)
+        return {"loss": self.loss_tracker.result()}
+
+    def test_step(self, data):
+        """Measure the same objective, with the same noise at every evaluation."""
+        step = tf.cast(self.loss_tracker.count, tf.int64)
+        loss = self._loss(data, step, noise.EVALUATION)
+        rows = tf.shape(tf.nest.flatten(data)[0])[0]
+        self.loss_tracker.update_state(loss, sample_weight=rows)
+        return {"loss": self.loss_tracker.result()}
+
+    @property
+    def metrics(self):
+        return [self.loss_tracker]
+
+    def compile(
+        self,
+        optimizer=None,
+        steps_per_execution="auto",
+        jit_compile="auto",
+        **kwargs,
+    ):
+        """Choose the optimizer; by default the paper's, Adam at learning rate 1e-3.
+
+        Parameters
+        ----------
+        optimizer : keras optimizer or str, optional
+        steps_per_execution : int or "auto"
+            Steps that run as one program. "auto": see `fit`.
+        jit_compile : bool or "auto"
+            Compile with XLA. "auto": see `fit`.
+        **kwargs
+            Of `keras.Model.compile`, but the loss: a model brings its own.
+        """
+        for name in ("loss", "metrics", "loss_weights", "weighted_metrics"):
+            if kwargs.pop(name, None) is not None:
+                raise ValueError(
+                    f"{type(self).__name__} brings its own objective: compile() takes no "
+                    f"{name}"
+                )
+        self._auto = {
+            "steps_per_execution": steps_per_execution == "auto",
+            "jit_compile": jit_compile == "auto",
+        }
+        self._programs = training.Programs()
+        super().compile(
+            optimizer=self.default_optimizer() if optimizer is None else optimizer,
+            steps_per_execution=(
+                1 if self._auto["steps_per_execution"] else steps_per_execution
+            ),
+            jit_compile=False if self._auto["jit_compile"] else jit_compile,
+            **kwargs,
+        )
+
+    def get_compile_config(self):
+        return {
+            "optimizer": keras.saving.serialize_keras_object(self.optimizer),
+            "steps_per_execution": (
+                "auto"
+                if self._auto["steps_per_execution"]
+                else self.steps_per_execution
+            ),
+            "jit_compile": "auto" if self._auto["jit_compile"] else self.jit_compile,
+        }
+
+    def compile_from_config(self, config):
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built:
+            self.optimizer.build(self.trainable_variables)
+
+    def default_optimizer(self):
+        return keras.optimizers.Adam(learning_rate=1e-3)
+
+    def fit(
+        self,
+        x=None,
+        y=None,
+        batch_size=None,
+        epochs=1,
+        validation_split=0.0,
+        validation_data=None,
+        shuffle=True,
+        steps_per_epoch=None,
+        **kwargs,
+    ):
+        """Train; as `keras.Model.fit`, without targets.
+
+        Points in memory (an array, a list, an eager tensor) go the fast way: they stay
+        on the device, and whole runs of steps are one compiled program in which
+        minibatches are gathered and noise is drawn (see `deen_tf.training`). Anything
+        else (tf.data, generators, a distribution strategy) goes through Keras' own loop.
+
+        Parameters
+        ----------
+        x : array_like (n, d), tf.data.Dataset, keras.utils.PyDataset or generator
+        batch_size : int, optional
+            32 if not given, as Keras has it.
+        epochs, validation_split, validation_data, shuffle, steps_per_epoch, **kwargs
+            As in `keras.Model.fit`.
+
+        Returns
+        -------
+        keras.callbacks.History
+        """
+        if y is not None:
+            raise ValueError(
+                f"{type(self).__name__} learns from points alone: fit() takes no y"
+            )
+        arguments = dict(
+            epochs=epochs,
+            validation_data=validation_data,
+            validation_split=validation_split,
+            shuffle=shuffle,
+            steps_per_epoch=steps_per_epoch,
+            **kwargs,
+        )
+        if not training.in_memory(x):
+            return super().fit(x, batch_size=batch_size, **arguments)
+        x = as_points(x, self.dimension, dtype=self.compute_dtype)
+        batch_size = whole(32 if batch_size is None else batch_size, "batch_size")
+        if not 0 <= validation_split < 1:
+            raise ValueError(
+                f"validation_split must lie in [0, 1), got {validation_split!r}"
+            )
+        if validation_data is None and validation_split:
+            kept = int(len(x) * (1 - validation_split))
+            if not 0 < kept < len(x):
+                raise ValueError(
+                    f"validation_split={validation_split} of {len(x)} points leaves "
+                    "nothing to train or to validate on"
+                )
+            x, arguments["validation_data"] = x[:kept], x[kept:]
+        elif training.in_memory(validation_data):
+            arguments["validation_data"] = as_points(
+                validation_data, x.shape[1], "validation_data", self.compute_dtype
+            )
+        arguments["validation_batch_size"] = (
+            arguments.get("validation_batch_size") or batch_size
+        )
+        self._check_width(x)
+        if (
+            self.run_eagerly
+            or steps_per_epoch is not None
+            or not self.compiled
+            or self.distribute_strategy.num_replicas_in_sync > 1
+        ):
+            return super().fit(x, batch_size=batch_size, **arguments)
+        del arguments["validation_split"], arguments["steps_per_epoch"]
+        return training.fit_in_memory(self, super().fit, x, batch_size, **arguments)
+
+    def evaluate(self, x=None, y=None, **kwargs):
+        """Return the objective on the points x; as `keras.Model.evaluate`."""
+        if training.in_memory(x):
+            x = as_points(x, self.dimension, dtype=self.compute_dtype)
+            self._check_width(x)
+        return super().evaluate(x, y, **kwargs)
+
+    def make_train_function(self, force=False):
+        if self._epochs is None:
+            return super().make_train_function(force)
+        self.train_function = self._epochs
+        return self.train_function
+
+    # ---- saving ----------------------------------------------------------------------
+
+    def export(self, filepath, format="tf_saved_model", verbose=False, **kwargs):
+        """Write a SavedModel with the signatures of this model.
+
+        Each signature takes `x` of shape (n, d), any n, and answers with a dictionary
+        whose one entry has the signature's name. The model loads with
+        `tf.saved_model.load` in a process that knows neither Keras nor this package.
+
+        Parameters
+        ----------
+        filepath : str
+            A folder; replaced if it exists, and never seen half written.
+        """
+        if format != "tf_saved_model":
+            return super().export(filepath, format=format, verbose=verbose, **kwargs)
+        if kwargs:
+            raise TypeError(f"export() got unexpected arguments {sorted(kwargs)}")
+        if not self.built:
+            raise ValueError(
+                "the model has no weights yet: fit it, or evaluate a point, before export()"
+            )
+        archive = keras.export.ExportArchive()
+        archive.track(self)
+        spec = tf.TensorSpec((None, self.dimension), self.compute_dtype, name="x")
+        for name in self.signatures:
+            archive.add_endpoint(name, self._endpoint(name), input_signature=[spec])
+        with replacing(filepath) as temporary:
+            archive.write_out(temporary, verbose=verbose)
+
+    def _endpoint(self, name):
+        function = getattr(type(self), name).tensor_function
+        return lambda x: {name: function(self, x)}

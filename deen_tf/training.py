@@ -1,0 +1,138 @@
+"""The fast way of `model.fit` for data in memory.
+
+Keras' loop calls a train function once per execution. Here that function runs many
+steps as ONE compiled program: a `tf.while_loop` whose body gathers a minibatch from a
+tensor that stays on the device and calls the model's own `train_step`, which draws its
+noise without state. An epoch is a random permutation of the data, keyed by (seed,
+optimizer.iterations at its start): every point once, as `fit` promises, and again the
+same after a resume.
+"""
+
+import logging
+import math
+
+import numpy as np
+import tensorflow as tf
+
+from deen_tf import noise
+
+log = logging.getLogger("deen_tf")
+
+BLOCK_FLOPS = 2e10  # about a quarter of a second of work between two callbacks
+
+
+def in_memory(x):
+    """Whether x holds all its points now: an array, a list or an eager tensor."""
+    return isinstance(x, np.ndarray | list | tuple) or (
+        tf.is_tensor(x) and hasattr(x, "numpy")
+    )
+
+
+def fit_in_memory(model, keras_fit, x, batch_size, shuffle, **arguments):
+    """Run `keras_fit` with the compiled train function over the points x (n, d)."""
+    model.optimizer.build(model.trainable_variables)
+    steps_per_execution = model.steps_per_execution
+    epochs = Epochs(model, x, min(batch_size, len(x)), shuffle)
+    if model._auto["jit_compile"]:
+        model.jit_compile = True
+    if model._auto["steps_per_execution"]:
+        model.steps_per_execution = epochs.affordable_steps()
+    log.info(
+        "fit: %d points, %d steps an epoch, %d steps in one program, jit_compile=%s",
+        len(x),
+        epochs.steps,
+        model.steps_per_execution,
+        model.jit_compile,
+    )
+    model._epochs, model.train_function = epochs, None
+    try:
+        return keras_fit(
+            epochs.blocks(), steps_per_epoch=epochs.steps, shuffle=False, **arguments
+        )
+    finally:
+        model._epochs, model.train_function = None, None
+        model.steps_per_execution = steps_per_execution
+
+
+class Epochs:
+    """The train function over data in memory: call it with the iterator of `blocks`."""
+
+    def __init__(self, model, x, batch_size, shuffle):
+        self.model = model
+        self.x = tf.constant(x)
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.steps = math.ceil(len(x) / batch_size)
+        self.order = None
+
+    def affordable_steps(self):
+        weights = sum(int(np.prod(v.shape)) for v in self.model.trainable_variables)
+        flops = 12 * weights * self.batch_size * self.model.noise_samples
+        return int(np.clip(BLOCK_FLOPS // flops, 1, min(self.steps, 256)))
+
+    def blocks(self):
+        """Return the first step of each execution of an epoch, for ever."""
+        blocks = tf.data.Dataset.range(0, self.steps, self.model.steps_per_execution)
+        options = tf.data.Options()
+        options.threading.private_threadpool_size = 1
+        return blocks.repeat().with_options(options)
+
+    def __call__(self, iterator):
+        start = int(next(iterator))
+        if start == 0 or self.order is None:
+            self.order = self.epoch_order()
+        end = min(start + self.model.steps_per_execution, self.steps)
+        whole = min(end, len(self.x) // self.batch_size)
+        run = compiled_steps(self.model)
+        if start < whole:
+            logs = run(
+                self.x,
+                self.order,
+                tf.constant(start),
+                tf.constant(whole - start),
+                self.batch_size,
+            )
+        if whole < end:  # the ragged last batch
+            rest = self.order[whole * self.batch_size :]
+            logs = run(self.x, rest, tf.constant(0), tf.constant(1), len(rest))
+        return logs
+
+    def epoch_order(self):
+        n = len(self.x)
+        if not self.shuffle:
+            return tf.range(n)
+        model = self.model
+        key = noise.key(model.seed, model.optimizer.iterations, noise.SHUFFLE)
+        return noise.permutation(n, key)
+
+
+class Programs:
+    """Compiled functions of a model, by name; a plain object, which Keras does not track."""
+
+    def __init__(self):
+        self._programs = {}
+
+    def get(self, name, make):
+        if name not in self._programs:
+            self._programs[name] = make()
+        return self._programs[name]
+
+
+def compiled_steps(model):
+    """Return the program that runs `count` steps, compiled once for each model."""
+
+    def run(x, order, start, count, batch_size):
+        def step(i):
+            first = (start + i) * batch_size
+            rows = tf.slice(order, [first], [batch_size])
+            model.train_step(tf.gather(x, rows))
+            return (i + 1,)
+
+        tf.while_loop(lambda i: i < count, step, (tf.constant(0),))
+        return {"loss": model.loss_tracker.result()}
+
+    jit_compile = model.jit_compile
+    return model._programs.get(
+        ("steps", jit_compile),
+        lambda: tf.function(run, jit_compile=jit_compile, autograph=False),
+    )
