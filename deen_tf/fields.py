@@ -16,8 +16,10 @@ import tensorflow as tf
 
 from deen_tf.validation import as_points, positive
 
+FEW = 8  # outputs: up to here one backward pass each, beyond them a vectorised loop
 
-def jacobian(field, x, step=None, batch=8192):
+
+def jacobian(field, x, step=None, batch=None):
     """Return the Jacobian of the score at every point.
 
     Parameters
@@ -28,8 +30,8 @@ def jacobian(field, x, step=None, batch=8192):
     step : float, optional
         If given, central differences of this step replace automatic differentiation:
         for fields that TensorFlow cannot see through.
-    batch : int
-        Points differentiated at once.
+    batch : int, optional
+        Points differentiated at once; by default as many as make 64 MB of Jacobians.
 
     Returns
     -------
@@ -46,6 +48,7 @@ def jacobian(field, x, step=None, batch=8192):
             field, as_points(x, dtype="float64"), positive(step)
         )
     x = as_points(x, dtype=getattr(field, "compute_dtype", "float32"))
+    batch = max(1, 2**24 // x.shape[1] ** 2 // 16) if batch is None else batch
     batched = _batched_jacobian(field, x.shape[1], x.dtype.name)
     parts = [batched(tf.constant(x[i : i + batch])) for i in range(0, len(x), batch)]
     return np.concatenate([part.numpy() for part in parts])
@@ -71,8 +74,6 @@ def divergence(field, x, **kwargs):
 
 @functools.lru_cache(maxsize=32)
 def _batched_jacobian(field, dimension, dtype):
-    # One backward pass for each output, over the whole batch: psi at a point depends on
-    # that point alone, so the gradient of a sum over points keeps them apart.
     @tf.function(
         input_signature=[tf.TensorSpec((None, dimension), dtype)], autograph=False
     )
@@ -80,7 +81,11 @@ def _batched_jacobian(field, dimension, dtype):
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             tape.watch(x)
             psi = field.score(x)
-            components = [tf.reduce_sum(psi[:, i]) for i in range(dimension)]
+            components = tf.unstack(psi, axis=1) if dimension <= FEW else None
+        if components is None:
+            return tape.batch_jacobian(psi, x)
+        # One backward pass for each output, over the whole batch: psi at a point depends
+        # on that point alone, so a gradient of the sum over points keeps them apart.
         zero = tf.UnconnectedGradients.ZERO
         rows = [tape.gradient(c, x, unconnected_gradients=zero) for c in components]
         return tf.stack(rows, axis=1)  # (n, i, j)

@@ -78,9 +78,8 @@ class ScoreModel(keras.Model):
     noise_samples : int
         m of Eq. 23: noisy observations per data point and step.
     first_layer_gain : float
-        Scale of the first layer's initial weights relative to Glorot's. The tanh units
-        of the first layer must resolve features of the size of sigma; raise it when the
-        data span many sigma.
+        Standard deviation, over noisy data, of what the first layer's tanh units see at
+        the start; see `adapt`.
 
     Raises
     ------
@@ -128,18 +127,14 @@ class ScoreModel(keras.Model):
 
     def build(self, input_shape):
         self.dimension = int(input_shape[-1])
-        gains = (self.first_layer_gain,) + (1.0,) * (len(self.hidden_units) - 1)
         self.hidden = []
         width = self.dimension
-        for layer, (units, gain) in enumerate(
-            zip(self.hidden_units, gains, strict=True)
-        ):
+        for layer, units in enumerate(self.hidden_units):
             dense = keras.layers.Dense(
                 units,
                 activation="tanh",
-                # Glorot's uniform law, scaled: variance gain^2 2 / (fan_in + fan_out).
-                kernel_initializer=keras.initializers.VarianceScaling(
-                    gain**2, "fan_avg", "uniform", seed=self._layer_seed(layer)
+                kernel_initializer=keras.initializers.GlorotUniform(
+                    seed=self._layer_seed(layer)
                 ),
                 dtype=self.dtype_policy,
                 name=f"h{layer + 1}",
@@ -163,6 +158,36 @@ class ScoreModel(keras.Model):
     def _layer_seed(self, layer):
         # Distinct for every (seed, layer), within the 32 bits that Keras takes.
         return (self.seed * 1000003 + layer) % 2**31
+
+    def adapt(self, x):
+        """Draw the first layer's initial weights to suit the data x.
+
+        A unit sees u = w . (x - c): w has a random direction and the length at which u
+        has standard deviation `first_layer_gain` over noisy data; c is a random data
+        point. So the units bend where the data are, in whatever units and around
+        whatever offset these come, instead of all at the origin as with zero biases
+        (where, besides, the slope of tanh is even in x, and a score made of such units
+        starts out even where it must be odd).
+
+        `fit` calls this for a model that has no weights yet and data in memory. For a
+        stream, call it with a sample of the data.
+
+        Parameters
+        ----------
+        x : array_like, shape (n, d)
+            At most 10,000 of the points are used.
+        """
+        x = as_points(x, self.dimension, dtype="float64")
+        self._check_width(x)
+        rng = np.random.default_rng([self.seed, 1])
+        x = x[rng.permutation(len(x))[:10_000]]
+        layer = self.hidden[0]
+        w = rng.normal(size=layer.kernel.shape)  # (d, r)
+        variance = ((x - x.mean(0)) @ w).var(0) + self.sigma**2 * (w**2).sum(0)
+        w *= self.first_layer_gain / np.sqrt(variance)
+        c = x[rng.integers(len(x), size=w.shape[1])]  # (r, d)
+        layer.kernel.assign(w)
+        layer.bias.assign(-np.einsum("rd,dr->r", c, w))
 
     def last_hidden(self, x):
         """Return h^(L)(x), (n, dim h^(L))."""
@@ -397,7 +422,8 @@ class ScoreModel(keras.Model):
         arguments["validation_batch_size"] = (
             arguments.get("validation_batch_size") or batch_size
         )
-        self._check_width(x)
+        if not self.built:
+            self.adapt(x)
         if (
             self.run_eagerly
             or steps_per_epoch is not None
