@@ -3,19 +3,36 @@
 Sign convention, everywhere: low energy E is high density exp(-E); the score is
 psi = -dE/dx; a noisy point is xi = x + sigma nu; its single-step estimate is
 x_hat = xi + sigma^2 psi(xi).
+
+The models are imported, and so known to `keras.saving.load_model`; what needs SciPy,
+scikit-image or matplotlib is imported when it is first named.
 """
 
-from deen_tf import datasets, fields
+import importlib
+
+from deen_tf.autoencoder import DenoisingAutoencoder
 from deen_tf.contrastive import ContrastiveDivergence
 from deen_tf.deen import DEEN
 from deen_tf.dsm import DSM
 from deen_tf.energy import EnergyModel
 
+_MODULES = ("baselines", "datasets", "fields", "metrics", "parzen", "plotting")
+
 __all__ = [
     "DEEN",
     "DSM",
     "ContrastiveDivergence",
+    "DenoisingAutoencoder",
     "EnergyModel",
-    "datasets",
-    "fields",
+    *_MODULES,
 ]
+
+
+def __getattr__(name):
+    if name in _MODULES:
+        return importlib.import_module(f"deen_tf.{name}")
+    raise AttributeError(f"module 'deen_tf' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted(__all__)
