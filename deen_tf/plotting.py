@@ -123,7 +123,7 @@ def _finish(ax, image, box, title, label):
         title=title, xlim=box, ylim=box, aspect="equal", xlabel="$x_1$", ylabel="$x_2$"
     )
     bar = ax.figure.colorbar(
-        image, ax=ax, orientation="horizontal", pad=0.16, fraction=0.045
+        image, ax=ax, orientation="horizontal", pad=0.02, fraction=0.05, aspect=30
     )
     bar.ax.tick_params(labelsize=7)
     bar.locator = plt.MaxNLocator(5)

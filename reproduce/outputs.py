@@ -85,6 +85,7 @@ class Run:
         self.started = time.perf_counter()
         self.stages = {}
         self._values = {}
+        self._checkpoints = []
         self._definitions = {}
 
     def path(self, *parts):
@@ -135,6 +136,7 @@ class Run:
         key = hashlib.sha256(json.dumps(fit, default=str).encode()).hexdigest()[:16]
         folder = self.path("checkpoints", f"{self.name}-{name}-{key}")
         os.makedirs(folder, exist_ok=True)
+        self._checkpoints.append(folder)
         steps = -(-len(x) // batch_size)
         if not model.built:
             model.adapt(x)
@@ -156,8 +158,11 @@ class Run:
         return iterations, losses, sum(seconds for _, seconds in rows.values())
 
     def finish_training(self):
-        """Forget the checkpoints: the outputs are written."""
-        shutil.rmtree(self.path("checkpoints"), ignore_errors=True)
+        """Forget this run's checkpoints: the outputs are written."""
+        for folder in self._checkpoints:
+            shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):  # another run's are still there
+            os.rmdir(self.path("checkpoints"))
 
     # ---- outputs ---------------------------------------------------------------------
 
