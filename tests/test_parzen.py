@@ -1,0 +1,181 @@
+"""The Parzen density and its bandwidth, against loops in float64 and closed forms."""
+
+import numpy as np
+import pytest
+from scipy import optimize, special
+from scipy.integrate import trapezoid
+
+from deen_tf import parzen
+from deen_tf.parzen import Parzen, select_sigma
+
+
+def slow(x, points, sigma):
+    """Log density and posterior mean, one point at a time, in float64."""
+    x, points = np.asarray(x, "float64"), np.asarray(points, "float64")
+    n, d = x.shape
+    log_p, mean = [], []
+    for point in points:
+        exponent = -((point - x) ** 2).sum(1) / (2 * sigma**2)
+        total = special.logsumexp(exponent)
+        log_p.append(total - np.log(n) - 0.5 * d * np.log(2 * np.pi * sigma**2))
+        mean.append(np.exp(exponent - total) @ x)
+    return np.array(log_p), np.array(mean)
+
+
+@pytest.mark.parametrize("offset", (0.0, 1e3))
+@pytest.mark.parametrize("sigma", (1e-3, 0.03, 0.3, 3.0, 1e3))
+@pytest.mark.parametrize("d", (1, 3, 100))
+def test_against_the_definition(d, sigma, offset):
+    rng = np.random.default_rng(d)
+    # Rounded to float32 first: the input's rounding is not the method's.
+    x = (rng.normal(size=(300, d)) + offset).astype("float32")
+    points = (rng.normal(size=(40, d)) + offset).astype("float32")
+    log_p, mean = slow(x, points, sigma)
+    density = Parzen(x, sigma)
+    # float32 data after centring: a relative 1e-6 of the exponent, and 1e-3 nats.
+    np.testing.assert_allclose(density.log_density(points), log_p, rtol=1e-5, atol=2e-3)
+    np.testing.assert_allclose(density.denoise(points), mean, atol=4e-3 + 1e-6 * offset)
+    np.testing.assert_array_equal(density.energy(points), -density.log_density(points))
+
+
+def test_one_centre_is_a_gaussian():
+    density = Parzen([[1.0, 2.0]], 0.5)
+    points = np.array([[0.0, 0.0], [1.0, 2.5]])
+    square = ((points - [1, 2]) ** 2).sum(1)
+    np.testing.assert_allclose(
+        density.energy(points), square / 0.5 + np.log(2 * np.pi * 0.25), rtol=1e-5
+    )
+    np.testing.assert_allclose(density.score(points), ([1, 2] - points) / 0.25, 1e-5)
+    np.testing.assert_allclose(density.denoise(points), [[1, 2], [1, 2]], rtol=1e-6)
+
+
+def test_score_is_minus_the_slope_of_the_energy():
+    rng = np.random.default_rng(1)
+    density = Parzen(rng.normal(size=(200, 2)), 0.4)
+    points = rng.normal(size=(30, 2)).astype("float32")
+    for i, e in enumerate(np.eye(2, dtype="float32") / 128):
+        slope = (density.energy(points + e) - density.energy(points - e)) * 64
+        np.testing.assert_allclose(density.score(points)[:, i], -slope, atol=5e-3)
+
+
+def test_it_integrates_to_one():
+    x = np.linspace(-8, 8, 4001)[:, None]
+    p = np.exp(
+        Parzen(np.random.default_rng(0).normal(size=(50, 1)), 0.3).log_density(x)
+    )
+    assert trapezoid(p, x[:, 0]) == pytest.approx(1, abs=1e-5)
+
+
+def test_denoising_and_parzen_objectives_differ_by_a_constant():
+    """Eqs. 13 and 14, on a finite set: L_denoising - L_parzen does not depend on psi."""
+    rng = np.random.default_rng(2)
+    x, sigma, m = rng.normal(size=(20, 2)), 0.5, 4000
+    clean = np.repeat(x, m, axis=0)
+    xi = clean + sigma * rng.normal(size=clean.shape)
+    target = (clean - xi) / sigma**2  # d log S / d xi
+    exact = Parzen(x, sigma).score(xi)
+    gaps = []
+    for psi in (0 * xi, -xi, np.sin(xi) * 2):
+        gap = ((psi - target) ** 2).sum(1) - ((psi - exact) ** 2).sum(1)
+        gaps.append(gap)
+    for gap in gaps[1:]:
+        difference = gap - gaps[0]
+        error = difference.std() / np.sqrt(len(difference))
+        assert abs(difference.mean()) < 4 * error
+
+
+@pytest.mark.parametrize("d", (1, 2, 20))
+def test_selected_sigma_is_the_maximum(d):
+    rng = np.random.default_rng(3)
+    train, held_out = rng.normal(size=(300, d)), rng.normal(size=(100, d))
+    sigma, curve = select_sigma(train, held_out, return_curve=True)
+    best = optimize.minimize_scalar(
+        lambda s: -slow(train, held_out, s)[0].mean(),
+        bounds=(0.01, 3),
+        method="bounded",
+    )
+    # The likelihood is flat at its top: the golden section finds it to about 1e-4.
+    assert sigma == pytest.approx(best.x, rel=2e-3)
+    at = curve.sigmas[10]
+    assert curve.log_likelihoods[10] == pytest.approx(
+        slow(train, held_out, at)[0].mean(), abs=1e-3
+    )
+    assert (np.diff(curve.sigmas) > 0).all()
+
+
+def test_bandwidth_of_a_single_far_centre_in_closed_form():
+    """One centre at 0 and held-out points: sigma^2 = mean |x|^2 / d."""
+    held_out = np.random.default_rng(4).normal(size=(50, 3))
+    sigma = select_sigma(np.zeros((1, 3)), held_out)
+    assert sigma == pytest.approx(np.sqrt((held_out**2).mean()), rel=1e-3)
+
+
+def test_bandwidth_scales_with_the_data_and_falls_with_their_number():
+    rng = np.random.default_rng(5)
+    train, held_out = rng.normal(size=(4000, 2)), rng.normal(size=(500, 2))
+    sigma = select_sigma(train, held_out)
+    for scale in (1e-3, 1e3):
+        scaled = select_sigma(scale * train, scale * held_out)
+        assert scaled == pytest.approx(scale * sigma, rel=2e-3)
+    assert sigma < 0.8 * select_sigma(train[:200], held_out)
+
+
+def test_cross_validation():
+    x = np.random.default_rng(6).normal(size=(200, 2))
+    sigma = select_sigma(x, folds=4, seed=1)
+    order = np.random.default_rng(1).permutation(200)
+
+    def loss(s):
+        total = 0
+        for part in np.array_split(order, 4):
+            total -= slow(np.delete(x, part, axis=0), x[part], s)[0].sum()
+        return total
+
+    best = optimize.minimize_scalar(loss, bounds=(0.05, 2), method="bounded").x
+    assert sigma == pytest.approx(best, rel=3e-3)
+
+
+def test_blocks_do_not_change_the_answer(monkeypatch):
+    rng = np.random.default_rng(7)
+    x, points = rng.normal(size=(50, 3)), rng.normal(size=(23, 3))
+    whole = Parzen(x, 0.3).log_density(points), Parzen(x, 0.3).denoise(points)
+    monkeypatch.setattr(parzen, "BLOCK", 200)
+    np.testing.assert_allclose(Parzen(x, 0.3).log_density(points), whole[0], rtol=1e-6)
+    np.testing.assert_allclose(Parzen(x, 0.3).denoise(points), whole[1], atol=1e-6)
+
+
+def test_against_scikit_learn():
+    neighbors = pytest.importorskip("sklearn.neighbors")
+    rng = np.random.default_rng(8)
+    x, points = rng.normal(size=(100, 5)), rng.normal(size=(20, 5))
+    reference = neighbors.KernelDensity(bandwidth=0.7).fit(x)
+    np.testing.assert_allclose(
+        Parzen(x, 0.7).log_density(points), reference.score_samples(points), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    "call, error, message",
+    [
+        (lambda: Parzen([[1.0]], 0), ValueError, "sigma must be positive"),
+        (lambda: Parzen([1.0], 1), ValueError, r"x must have shape \(n, d\)"),
+        (lambda: Parzen([[np.nan]], 1), ValueError, "x must be finite"),
+        (lambda: Parzen([[1.0]], 1).energy([[1.0, 2.0]]), ValueError, r"\(n, 1\)"),
+        (
+            lambda: select_sigma([[1.0]], [[1.0, 2.0]]),
+            ValueError,
+            "validation must have",
+        ),
+        (lambda: select_sigma([[1.0], [2.0]], folds=5), ValueError, "5 folds need"),
+        (lambda: select_sigma([[1.0], [2.0]], folds=1), ValueError, "folds must be"),
+        (
+            lambda: select_sigma([[1.0], [2.0]], [[2.0], [1.0]]),
+            ValueError,
+            "every held-out point lies on a centre",
+        ),
+        (lambda: select_sigma(np.ones((9, 2))), ValueError, "lies on a centre"),
+    ],
+)
+def test_bad_input_is_named(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
