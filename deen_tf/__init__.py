@@ -16,20 +16,23 @@ from deen_tf.deen import DEEN
 from deen_tf.dsm import DSM
 from deen_tf.energy import EnergyModel
 
-_MODULES = ("baselines", "datasets", "fields", "metrics", "parzen", "plotting")
-
 __all__ = [
     "DEEN",
     "DSM",
     "ContrastiveDivergence",
     "DenoisingAutoencoder",
     "EnergyModel",
-    *_MODULES,
+    "baselines",
+    "datasets",
+    "fields",
+    "metrics",
+    "parzen",
+    "plotting",
 ]
 
 
 def __getattr__(name):
-    if name in _MODULES:
+    if name in __all__:
         return importlib.import_module(f"deen_tf.{name}")
     raise AttributeError(f"module 'deen_tf' has no attribute {name!r}")
 

@@ -10,7 +10,8 @@ xi + sigma^2 psi(xi). Nothing makes this score a gradient.
 
 import keras
 
-from deen_tf.score_model import ScoreModel, pointwise
+from deen_tf.pointwise import pointwise
+from deen_tf.score_model import ScoreModel
 
 
 @keras.saving.register_keras_serializable(package="deen_tf")

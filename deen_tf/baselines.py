@@ -44,7 +44,9 @@ def median_gaussian(xi, median_size=3, gaussian_sigma=1.0, shape=None):
     if median_size > 1:
         images = ndimage.median_filter(images, size=(1, median_size, median_size))
     if gaussian_sigma > 0:
-        images = ndimage.gaussian_filter(images, sigma=(0, gaussian_sigma, gaussian_sigma))
+        images = ndimage.gaussian_filter(
+            images, sigma=(0, gaussian_sigma, gaussian_sigma)
+        )
     return images.reshape(np.shape(xi))
 
 
@@ -126,7 +128,10 @@ class Wiener:
         ndarray, shape (n, d), float64
         """
         c, power = self._coordinates(xi, sigma)
-        return self.mean + (c * (self.variances / (self.variances + power))) @ self.directions.T
+        return (
+            self.mean
+            + (c * (self.variances / (self.variances + power))) @ self.directions.T
+        )
 
     def score(self, xi, sigma):
         """Return psi = -(C + sigma^2 I)^-1 (xi - m), shape (n, d), float64."""
@@ -173,7 +178,12 @@ def non_local_means(
 
     def denoise(image, s):
         return denoise_nl_means(
-            image, patch_size, patch_distance, h=strength * s, sigma=s, preserve_range=True
+            image,
+            patch_size,
+            patch_distance,
+            h=strength * s,
+            sigma=s,
+            preserve_range=True,
         )
 
     return _each(denoise, xi, sigma, shape, progress)
@@ -206,7 +216,9 @@ def wavelet(xi, sigma, shape=None, wavelet="db1", shifts=4, progress=False):
     try:
         import pywt  # noqa: F401
     except ImportError:
-        raise ImportError("baselines.wavelet needs PyWavelets: pip install PyWavelets") from None
+        raise ImportError(
+            "baselines.wavelet needs PyWavelets: pip install PyWavelets"
+        ) from None
     from skimage.restoration import denoise_wavelet
 
     steps = list(np.ndindex(2 * (whole(shifts, "shifts"),)))
@@ -271,7 +283,11 @@ def _each(denoise, xi, sigma, shape, progress):
     levels = _noise_levels(sigma, len(images))
     pairs = zip(images, levels, strict=True)
     pairs = tqdm(pairs, "patches", len(images), disable=not progress, leave=False)
-    return np.stack([denoise(*pair) for pair in pairs]).astype("float32").reshape(np.shape(xi))
+    return (
+        np.stack([denoise(*pair) for pair in pairs])
+        .astype("float32")
+        .reshape(np.shape(xi))
+    )
 
 
 def _as_images(xi, shape):
@@ -280,8 +296,12 @@ def _as_images(xi, shape):
     if dimensions == 3:
         n, height, width = np.shape(xi)
         if shape is not None and tuple(shape) != (height, width):
-            raise ValueError(f"shape is {tuple(shape)} but the patches are {(height, width)}")
-        return as_points(np.reshape(xi, (n, -1)), name="patches").reshape(n, height, width)
+            raise ValueError(
+                f"shape is {tuple(shape)} but the patches are {(height, width)}"
+            )
+        return as_points(np.reshape(xi, (n, -1)), name="patches").reshape(
+            n, height, width
+        )
     points = as_points(xi, name="patches")
     d = points.shape[1]
     if shape is None:
@@ -289,7 +309,9 @@ def _as_images(xi, shape):
         shape = (side, side)
     height, width = shape
     if height * width != d:
-        raise ValueError(f"patches of {d} pixels do not have shape {tuple(shape)}: give shape")
+        raise ValueError(
+            f"patches of {d} pixels do not have shape {tuple(shape)}: give shape"
+        )
     return points.reshape(-1, height, width)
 
 
@@ -299,7 +321,9 @@ def _noise_levels(sigma, n):
         return np.full(n, positive(np.asarray(sigma).item()))
     sigma = as_points(np.reshape(sigma, (-1, 1)), name="sigma", dtype="float64")[:, 0]
     if len(sigma) != n:
-        raise ValueError(f"sigma must be one number or {n}, one for each patch, got {len(sigma)}")
+        raise ValueError(
+            f"sigma must be one number or {n}, one for each patch, got {len(sigma)}"
+        )
     if sigma.min() <= 0:
         raise ValueError(f"sigma must be positive, got {sigma.min()}")
     return sigma

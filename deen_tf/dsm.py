@@ -7,7 +7,8 @@ Nothing makes psi a gradient: its curl need not vanish (Fig. 1 g, h).
 
 import keras
 
-from deen_tf.score_model import ScoreModel, pointwise
+from deen_tf.pointwise import pointwise
+from deen_tf.score_model import ScoreModel
 
 
 @keras.saving.register_keras_serializable(package="deen_tf")

@@ -21,7 +21,8 @@ the fraction r / d of the noise power.
 
 import tensorflow as tf
 
-from deen_tf.score_model import ScoreModel, pointwise
+from deen_tf.pointwise import pointwise
+from deen_tf.score_model import ScoreModel
 
 
 class EnergyModel(ScoreModel):

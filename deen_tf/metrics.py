@@ -148,8 +148,13 @@ def smallest_mode_ratio(true_energy, energy, centers, box, points=400, level=0.9
     region = _highest(log_p, level)
     true = np.bincount(nearest[region], np.exp(log_p)[region], k)
     if true.min() <= 0:
-        raise ValueError(f"no data near centre {np.argmin(true)}: not a mode of the truth")
-    return min(1.0, float(np.min(np.bincount(nearest[region], np.exp(log_q)[region], k) / true)))
+        raise ValueError(
+            f"no data near centre {np.argmin(true)}: not a mode of the truth"
+        )
+    return min(
+        1.0,
+        float(np.min(np.bincount(nearest[region], np.exp(log_q)[region], k) / true)),
+    )
 
 
 def relative_curl(jacobians):
@@ -164,7 +169,9 @@ def relative_curl(jacobians):
     """
     J = _jacobians(jacobians)
     if J.shape[1] != 2:
-        raise ValueError(f"a curl needs two dimensions, got {J.shape[1]}: see asymmetry")
+        raise ValueError(
+            f"a curl needs two dimensions, got {J.shape[1]}: see asymmetry"
+        )
     with np.errstate(invalid="ignore"):
         return float(np.sqrt(np.sum((J[:, 1, 0] - J[:, 0, 1]) ** 2) / np.sum(J**2)))
 
@@ -229,10 +236,14 @@ def ssim(x, x_hat, shape, data_range):
     ranges = _ranges(data_range, len(x), "data_range")
     shape = tuple(shape)
     if np.prod(shape) != x.shape[1] or min(shape) < 11:
-        raise ValueError(f"shape must be 11 x 11 or more of {x.shape[1]} pixels, got {shape}")
+        raise ValueError(
+            f"shape must be 11 x 11 or more of {x.shape[1]} pixels, got {shape}"
+        )
     settings = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
     triples = zip(x.reshape(-1, *shape), x_hat.reshape(-1, *shape), ranges, strict=True)
-    return np.array([structural_similarity(a, b, data_range=r, **settings) for a, b, r in triples])
+    return np.array(
+        [structural_similarity(a, b, data_range=r, **settings) for a, b, r in triples]
+    )
 
 
 def mean_and_standard_error(values, groups=None):
@@ -256,7 +267,9 @@ def mean_and_standard_error(values, groups=None):
     values = np.asarray(values, "float64")
     groups = np.arange(len(values)) if groups is None else np.asarray(groups)
     if values.ndim != 1 or groups.shape != values.shape or not len(values):
-        raise ValueError(f"values {values.shape} and groups {groups.shape} must be one (n,)")
+        raise ValueError(
+            f"values {values.shape} and groups {groups.shape} must be one (n,)"
+        )
     mean = values.mean()
     _, group = np.unique(groups, return_inverse=True)
     sums = np.bincount(group, values - mean)
@@ -292,7 +305,9 @@ def _log_masses(energy, box, points, exact=False):
     if E.shape != (len(centers),):
         raise ValueError(f"an energy must have shape ({len(centers)},), got {E.shape}")
     if np.isnan(E).any() or not (E > -np.inf).all() or not np.isfinite(E).any():
-        raise ValueError("an energy on the grid is NaN, minus infinity or infinite everywhere")
+        raise ValueError(
+            "an energy on the grid is NaN, minus infinity or infinite everywhere"
+        )
     lowest = E.min()
     log_mass = np.log(np.sum(np.exp(lowest - E))) - lowest
     if exact and abs(np.expm1(log_mass + np.log(cell))) > LOST_MASS:
@@ -309,8 +324,14 @@ def _grid(box, points):
     points = whole(points, "points", 2)
     edges = np.asarray(box, "float64")
     edges = np.stack([edges, edges]) if edges.shape == (2,) else edges
-    if edges.shape != (2, 2) or not np.isfinite(edges).all() or (edges[:, 0] >= edges[:, 1]).any():
-        raise ValueError(f"box must be ((low, high), (low, high)) or (low, high), got {box}")
+    if (
+        edges.shape != (2, 2)
+        or not np.isfinite(edges).all()
+        or (edges[:, 0] >= edges[:, 1]).any()
+    ):
+        raise ValueError(
+            f"box must be ((low, high), (low, high)) or (low, high), got {box}"
+        )
     steps = (edges[:, 1] - edges[:, 0]) / points
     x1, x2 = edges[:, :1] + steps[:, None] * (np.arange(points) + 0.5)
     centers = np.stack(np.meshgrid(x1, x2, indexing="ij"), axis=2).reshape(-1, 2)

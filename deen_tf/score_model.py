@@ -24,43 +24,8 @@ import tensorflow as tf
 
 from deen_tf import noise, training
 from deen_tf.atomic import replacing
+from deen_tf.pointwise import pointwise
 from deen_tf.validation import as_points, positive, whole
-
-
-def pointwise(function):
-    """Give a tensor method (n, d) -> (n, ...) its public form.
-
-    The method's body is the mathematics of one batch. Around it: NumPy-like input is
-    checked, evaluated compiled and in batches, and answered as NumPy; tensors are
-    answered as tensors, connected to any tape that watches them.
-    """
-
-    @functools.wraps(function)
-    def evaluate(self, x):
-        if not tf.executing_eagerly():
-            return function(self, tf.cast(tf.convert_to_tensor(x), self.compute_dtype))
-        if tf.is_tensor(x):
-            x = tf.cast(x, self.compute_dtype)
-            self._check_width(x)
-            compiled = self._compiled(function)
-            batches = [
-                compiled(x[i : i + self.evaluation_batch])
-                for i in range(0, max(x.shape[0], 1), self.evaluation_batch)
-            ]
-            return batches[0] if len(batches) == 1 else tf.concat(batches, 0)
-        x = as_points(x, self.dimension, dtype=self.compute_dtype)
-        self._check_width(x)
-        compiled = self._compiled(function)
-        answer = None
-        for i in range(0, len(x), self.evaluation_batch):
-            part = compiled(tf.constant(x[i : i + self.evaluation_batch])).numpy()
-            if answer is None:
-                answer = np.empty((len(x), *part.shape[1:]), part.dtype)
-            answer[i : i + len(part)] = part
-        return answer
-
-    evaluate.tensor_function = function
-    return evaluate
 
 
 class ScoreModel(keras.Model):
@@ -391,48 +356,18 @@ class ScoreModel(keras.Model):
             raise ValueError(
                 f"{type(self).__name__} learns from points alone: fit() takes no y"
             )
-        arguments = dict(
+        return training.fit(
+            self,
+            super().fit,
+            x,
+            batch_size=batch_size,
             epochs=epochs,
-            validation_data=validation_data,
             validation_split=validation_split,
+            validation_data=validation_data,
             shuffle=shuffle,
             steps_per_epoch=steps_per_epoch,
             **kwargs,
         )
-        if not training.in_memory(x):
-            return super().fit(x, batch_size=batch_size, **arguments)
-        x = as_points(x, self.dimension, dtype=self.compute_dtype)
-        batch_size = whole(32 if batch_size is None else batch_size, "batch_size")
-        if not 0 <= validation_split < 1:
-            raise ValueError(
-                f"validation_split must lie in [0, 1), got {validation_split!r}"
-            )
-        if validation_data is None and validation_split:
-            kept = int(len(x) * (1 - validation_split))
-            if not 0 < kept < len(x):
-                raise ValueError(
-                    f"validation_split={validation_split} of {len(x)} points leaves "
-                    "nothing to train or to validate on"
-                )
-            x, arguments["validation_data"] = x[:kept], x[kept:]
-        elif training.in_memory(validation_data):
-            arguments["validation_data"] = as_points(
-                validation_data, x.shape[1], "validation_data", self.compute_dtype
-            )
-        arguments["validation_batch_size"] = (
-            arguments.get("validation_batch_size") or batch_size
-        )
-        if not self.built:
-            self.adapt(x)
-        if (
-            self.run_eagerly
-            or steps_per_epoch is not None
-            or not self.compiled
-            or self.distribute_strategy.num_replicas_in_sync > 1
-        ):
-            return super().fit(x, batch_size=batch_size, **arguments)
-        del arguments["validation_split"], arguments["steps_per_epoch"]
-        return training.fit_in_memory(self, super().fit, x, batch_size, **arguments)
 
     def evaluate(self, x=None, y=None, **kwargs):
         """Return the objective on the points x; as `keras.Model.evaluate`."""

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from deen_tf import noise
+from deen_tf.validation import as_points, whole
 
 log = logging.getLogger("deen_tf")
 
@@ -28,8 +29,59 @@ def in_memory(x):
     )
 
 
-def fit_in_memory(model, keras_fit, x, batch_size, shuffle, **arguments):
-    """Run `keras_fit` with the compiled train function over the points x (n, d)."""
+def fit(model, keras_fit, x, *, batch_size, validation_split, validation_data, **more):
+    """Run Keras' `fit`, for points in memory with the compiled train function.
+
+    Parameters
+    ----------
+    model : ScoreModel
+    keras_fit : callable
+        `keras.Model.fit`, bound to the model.
+    x, batch_size, validation_split, validation_data, **more
+        See `ScoreModel.fit`.
+    """
+    if not in_memory(x):
+        return keras_fit(
+            x,
+            batch_size=batch_size,
+            validation_split=validation_split,
+            validation_data=validation_data,
+            **more,
+        )
+    x = as_points(x, model.dimension, dtype=model.compute_dtype)
+    batch_size = whole(32 if batch_size is None else batch_size, "batch_size")
+    if not 0 <= validation_split < 1:
+        raise ValueError(
+            f"validation_split must lie in [0, 1), got {validation_split!r}"
+        )
+    if validation_data is None and validation_split:
+        kept = int(len(x) * (1 - validation_split))
+        if not 0 < kept < len(x):
+            raise ValueError(
+                f"validation_split={validation_split} of {len(x)} points leaves nothing "
+                "to train or to validate on"
+            )
+        x, validation_data = x[:kept], x[kept:]
+    elif in_memory(validation_data):
+        validation_data = as_points(
+            validation_data, x.shape[1], "validation_data", model.compute_dtype
+        )
+    more["validation_data"] = validation_data
+    more["validation_batch_size"] = more.get("validation_batch_size") or batch_size
+    if not model.built:
+        model.adapt(x)
+    if (
+        model.run_eagerly
+        or more["steps_per_epoch"] is not None
+        or not model.compiled
+        or model.distribute_strategy.num_replicas_in_sync > 1
+    ):
+        return keras_fit(x, batch_size=batch_size, **more)
+    del more["steps_per_epoch"]
+    return _fit_in_memory(model, keras_fit, x, batch_size, **more)
+
+
+def _fit_in_memory(model, keras_fit, x, batch_size, shuffle, **more):
     model.optimizer.build(model.trainable_variables)
     steps_per_execution = model.steps_per_execution
     epochs = Epochs(model, x, min(batch_size, len(x)), shuffle)
@@ -47,7 +99,7 @@ def fit_in_memory(model, keras_fit, x, batch_size, shuffle, **arguments):
     model._epochs, model.train_function = epochs, None
     try:
         return keras_fit(
-            epochs.blocks(), steps_per_epoch=epochs.steps, shuffle=False, **arguments
+            epochs.blocks(), steps_per_epoch=epochs.steps, shuffle=False, **more
         )
     finally:
         model._epochs, model.train_function = None, None

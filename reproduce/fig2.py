@@ -101,9 +101,9 @@ def main(argv=None):
         noise = np.random.default_rng(1).normal(size=held_out.shape)
         filtered = {}
         for s, xi in noisy.items():
-            sizes = baselines.tune_median_gaussian(held_out, held_out + s * noise)
-            filtered[s] = baselines.median_gaussian(xi, *sizes[:2])
-            run.settings[f"median + Gaussian at {s}"] = sizes[:2]
+            sizes, _ = baselines.tune_median_gaussian(held_out, held_out + s * noise)
+            filtered[s] = baselines.median_gaussian(xi, **sizes)
+            run.settings[f"median + Gaussian at {s}"] = sizes
         score.add("median+gaussian", filtered)
     with run.stage("parzen posterior mean"):
         score.add(

@@ -43,7 +43,9 @@ def slow_median(image, size):
         for i in range(image.shape[0])
         for j in range(image.shape[1])
     ]
-    return np.median(np.stack(windows).reshape(-1, size**2), axis=1).reshape(image.shape)
+    return np.median(np.stack(windows).reshape(-1, size**2), axis=1).reshape(
+        image.shape
+    )
 
 
 def slow_gaussian(image, sigma):
@@ -87,7 +89,11 @@ def test_square_patches_need_no_shape():
 def test_tuning_finds_the_best_pair(patches):
     clean, _, noisy = patches
     best, errors = baselines.tune_median_gaussian(
-        clean, noisy, median_sizes=(1, 3, 5), gaussian_sigmas=(0, 0.5, 1.0, 2.0), shape=SHAPE
+        clean,
+        noisy,
+        median_sizes=(1, 3, 5),
+        gaussian_sigmas=(0, 0.5, 1.0, 2.0),
+        shape=SHAPE,
     )
     assert len(errors) == 12
     for (m, s), found in errors.items():
@@ -129,9 +135,13 @@ def test_wiener_is_the_linear_posterior_mean(correlated, sigma):
         # float32 training data: 1e-7 of values near 10, some 1e-6 after solving.
         wanted = m + C @ np.linalg.solve(noisy, xi[k] - m)
         np.testing.assert_allclose(wiener.denoise(xi, sigma)[k], wanted, rtol=1e-5)
-        np.testing.assert_allclose(wiener.denoise(xi[k : k + 1], one)[0], wanted, rtol=1e-5)
+        np.testing.assert_allclose(
+            wiener.denoise(xi[k : k + 1], one)[0], wanted, rtol=1e-5
+        )
         wanted = -np.linalg.solve(noisy, xi[k] - m)
-        np.testing.assert_allclose(wiener.score(xi, sigma)[k], wanted, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(
+            wiener.score(xi, sigma)[k], wanted, rtol=1e-4, atol=1e-6
+        )
         wanted = -stats.multivariate_normal(m, noisy).logpdf(xi[k])
         np.testing.assert_allclose(wiener.energy(xi, sigma)[k], wanted, rtol=1e-5)
 
@@ -171,7 +181,11 @@ def test_wiener_with_fewer_examples_than_dimensions():
 
 
 def test_wiener_over_many_blocks_is_the_same():
-    train = np.random.default_rng(3).standard_normal((20_000, 3)) * [1, 2, 5] + [9, 0, 1]
+    train = np.random.default_rng(3).standard_normal((20_000, 3)) * [1, 2, 5] + [
+        9,
+        0,
+        1,
+    ]
     wiener = baselines.Wiener(train)
     C = np.cov(train.T, bias=True)
     found = wiener.directions * wiener.variances @ wiener.directions.T
@@ -215,7 +229,9 @@ def test_every_patch_has_its_own_noise_level(denoiser, patches):
     _, sigma, noisy = patches
     found = denoiser(noisy, sigma, SHAPE)
     for k in (0, 7):
-        np.testing.assert_allclose(denoiser(noisy[k : k + 1], sigma[k], SHAPE)[0], found[k])
+        np.testing.assert_allclose(
+            denoiser(noisy[k : k + 1], sigma[k], SHAPE)[0], found[k]
+        )
     assert not np.allclose(denoiser(noisy, 0.05, SHAPE), found)
     # With next to no noise, next to nothing is done.
     np.testing.assert_allclose(denoiser(noisy, 1e-4, SHAPE), noisy, atol=5e-3)
@@ -226,7 +242,9 @@ def test_denoisers_do_not_mind_units_or_level(denoiser, patches):
     _, sigma, noisy = patches
     wanted = 8 * denoiser(noisy[:4], sigma[:4], SHAPE) + 32
     found = denoiser(8 * noisy[:4] + 32, 8 * sigma[:4], SHAPE)
-    np.testing.assert_allclose(found, wanted, atol=0.01)  # float32 within, values up to 60
+    np.testing.assert_allclose(
+        found, wanted, atol=0.01
+    )  # float32 within, values up to 60
 
 
 @pytest.mark.parametrize("name", ["non_local_means", "total_variation"])
@@ -234,7 +252,9 @@ def test_strengths_are_tuned(name, patches):
     clean, sigma, noisy = patches
     denoiser = getattr(baselines, name)
     strengths = (0.01, 0.6, 30.0)
-    best, errors = baselines.tune_strength(denoiser, clean, noisy, sigma, strengths, SHAPE)
+    best, errors = baselines.tune_strength(
+        denoiser, clean, noisy, sigma, strengths, SHAPE
+    )
     assert best == 0.6 and list(errors) == list(strengths)
     wanted = error(clean, denoiser(noisy, sigma, SHAPE, strength=0.6))
     assert errors[0.6] == pytest.approx(wanted, rel=1e-5)
@@ -260,7 +280,9 @@ def test_bad_patches(patches):
         baselines.median_gaussian(noisy)
     with pytest.raises(ValueError, match="do not have shape"):
         baselines.total_variation(noisy, sigma, (10, 10))
-    with pytest.raises(ValueError, match=r"shape is \(16, 12\) but the patches are \(12, 16\)"):
+    with pytest.raises(
+        ValueError, match=r"shape is \(16, 12\) but the patches are \(12, 16\)"
+    ):
         baselines.median_gaussian(noisy.reshape(20, *SHAPE), shape=(16, 12))
     with pytest.raises(ValueError, match="patches must be finite"):
         baselines.median_gaussian(noisy * np.nan, shape=SHAPE)
@@ -268,7 +290,9 @@ def test_bad_patches(patches):
         baselines.total_variation(noisy, sigma[:3], SHAPE)
     with pytest.raises(TypeError, match="median_size must be a whole number"):
         baselines.median_gaussian(noisy, 2.5, shape=SHAPE)
-    with pytest.raises(ValueError, match="gaussian_sigma must be finite and not negative"):
+    with pytest.raises(
+        ValueError, match="gaussian_sigma must be finite and not negative"
+    ):
         baselines.median_gaussian(noisy, 3, -1, SHAPE)
     with pytest.raises(ValueError, match="clean is .* but noisy is"):
         baselines.tune_median_gaussian(noisy[:3], noisy, shape=SHAPE)

@@ -28,7 +28,8 @@ def mixture(weights, centers, s=0.3):
 
     def energy(x):
         parts = [
-            w * np.exp(-Gaussian(c, s).energy(x)) for w, c in zip(weights, centers, strict=True)
+            w * np.exp(-Gaussian(c, s).energy(x))
+            for w, c in zip(weights, centers, strict=True)
         ]
         return -np.log(sum(parts) + 1e-300)
 
@@ -39,7 +40,9 @@ def mixture(weights, centers, s=0.3):
 
 
 def test_score_errors_by_hand():
-    true = np.array([[1.0, 0.0], [0.0, 2.0], [2.0, 2.0]])  # mean square norm (1 + 4 + 8) / 3
+    true = np.array(
+        [[1.0, 0.0], [0.0, 2.0], [2.0, 2.0]]
+    )  # mean square norm (1 + 4 + 8) / 3
     score = true + np.array([[0.0, 1.0], [1.0, 0.0], [0.0, 0.0]])
     assert metrics.fisher_divergence(score, true) == pytest.approx(2 / 3)
     assert metrics.relative_score_error(score, true) == pytest.approx(2 / 13)
@@ -50,7 +53,9 @@ def test_score_errors_by_hand():
 
 def test_fisher_divergence_of_two_gaussians():
     x = 0.7 * np.random.default_rng(0).standard_normal((200_000, 2))
-    found = metrics.fisher_divergence(Gaussian(s=1.1).score(x), Gaussian(s=0.7).score(x))
+    found = metrics.fisher_divergence(
+        Gaussian(s=1.1).score(x), Gaussian(s=0.7).score(x)
+    )
     # E|x|^2 = d s^2. The mean of 2 n squares of normals is good to sqrt(1 / n) = 0.0022.
     wanted = 2 * 0.7**2 * (1 / 1.1**2 - 1 / 0.7**2) ** 2
     assert found == pytest.approx(wanted, rel=0.01)
@@ -71,7 +76,9 @@ def test_score_errors_refuse_what_does_not_match():
 # ------------------------------------------------------------------ densities on a grid
 
 
-@pytest.mark.parametrize("mean, s", [((0, 0), 1.0), ((0.5, -1), 1.0), ((0.3, 0.2), 0.7)])
+@pytest.mark.parametrize(
+    "mean, s", [((0, 0), 1.0), ((0.5, -1), 1.0), ((0.3, 0.2), 0.7)]
+)
 def test_kl_of_two_gaussians(mean, s):
     truth, model = Gaussian((0.1, 0.4), 1.0), Gaussian(mean, s, constant=123.4)
     shift = np.sum((np.array(mean) - truth.mean) ** 2)
@@ -87,13 +94,18 @@ def test_kl_of_a_density_from_itself_is_zero_whatever_the_constant():
         kl = metrics.grid_kl(Gaussian(), Gaussian(constant=constant), BOX)
         # The constant costs digits: 1e4 x 2e-16 in every energy.
         assert 0 <= kl < 1e-10
-        assert metrics.total_variation(Gaussian(), Gaussian(constant=constant), BOX) < 1e-10
+        assert (
+            metrics.total_variation(Gaussian(), Gaussian(constant=constant), BOX)
+            < 1e-10
+        )
 
 
 def test_the_grid_may_be_oblong_and_x1_comes_first():
     truth = Gaussian((20, 0))
     box = ((12, 28), (-7, 9))
-    assert metrics.grid_kl(truth, Gaussian((20, 1)), box) == pytest.approx(0.5, abs=1e-9)
+    assert metrics.grid_kl(truth, Gaussian((20, 1)), box) == pytest.approx(
+        0.5, abs=1e-9
+    )
     with pytest.raises(ValueError, match="holds a mass of 0.0"):
         metrics.grid_kl(truth, truth, box[::-1])
 
@@ -156,10 +168,14 @@ def test_modes_have_the_mass_of_their_weights():
 
 
 def test_the_truth_has_all_its_modes():
-    assert metrics.smallest_mode_ratio(TRUTH, TRUTH, CENTERS, (-5, 5)) == pytest.approx(1)
+    assert metrics.smallest_mode_ratio(TRUTH, TRUTH, CENTERS, (-5, 5)) == pytest.approx(
+        1
+    )
     # To a cell of the grid, which holds (10 / 400)^2 of at most 0.5 / (2 pi 0.09): 6e-4.
     assert metrics.mass_in_modes(TRUTH, TRUTH, (-5, 5)) == pytest.approx(0.99, abs=6e-4)
-    assert metrics.mass_in_modes(TRUTH, TRUTH, (-5, 5), level=0.5) == pytest.approx(0.5, abs=6e-4)
+    assert metrics.mass_in_modes(TRUTH, TRUTH, (-5, 5), level=0.5) == pytest.approx(
+        0.5, abs=6e-4
+    )
 
 
 @pytest.mark.parametrize(
@@ -174,14 +190,18 @@ def test_collapse_shows_in_the_least_ratio_not_in_the_mass(weights, ratio, varia
     model = mixture(weights, CENTERS)
     found = metrics.smallest_mode_ratio(TRUTH, model, CENTERS, (-5, 5))
     assert found == pytest.approx(ratio, abs=1e-3)
-    assert metrics.total_variation(TRUTH, model, (-5, 5)) == pytest.approx(variation, abs=1e-3)
+    assert metrics.total_variation(TRUTH, model, (-5, 5)) == pytest.approx(
+        variation, abs=1e-3
+    )
     assert metrics.mass_in_modes(TRUTH, model, (-5, 5)) > 0.98
 
 
 def test_mass_away_from_the_data_shows_in_both():
     away = np.vstack([CENTERS, [[-3.0, 3.0]]])
     model = mixture(np.append(0.1 * WEIGHTS, 0.9), away)
-    assert metrics.mass_in_modes(TRUTH, model, (-5, 5)) == pytest.approx(0.099, abs=1e-3)
+    assert metrics.mass_in_modes(TRUTH, model, (-5, 5)) == pytest.approx(
+        0.099, abs=1e-3
+    )
     # Nearest to the third centre, but not in its region.
     ratio = metrics.smallest_mode_ratio(TRUTH, model, CENTERS, (-5, 5))
     assert ratio == pytest.approx(0.1, abs=1e-3)
@@ -193,12 +213,16 @@ def test_a_flat_model_has_the_area_of_the_modes():
     p = np.exp(-TRUTH(grid := np.random.default_rng(0).uniform(-5, 5, (400_000, 2))))
     order = np.sort(p)[::-1]
     inside = np.searchsorted(np.cumsum(order) / p.sum(), 0.99) / len(grid)
-    assert mass == pytest.approx(inside, abs=0.003)  # Monte Carlo: sqrt(0.08 / 400,000) = 5e-4
+    assert mass == pytest.approx(
+        inside, abs=0.003
+    )  # Monte Carlo: sqrt(0.08 / 400,000) = 5e-4
 
 
 def test_modes_that_are_none():
     with pytest.raises(ValueError, match="no data near centre 3"):
-        metrics.smallest_mode_ratio(TRUTH, TRUTH, np.vstack([CENTERS, [[4.5, 4.5]]]), (-5, 5))
+        metrics.smallest_mode_ratio(
+            TRUTH, TRUTH, np.vstack([CENTERS, [[4.5, 4.5]]]), (-5, 5)
+        )
     with pytest.raises(ValueError, match="level is a fraction"):
         metrics.mass_in_modes(TRUTH, TRUTH, (-5, 5), level=1.5)
     with pytest.raises(ValueError, match=r"centers must have shape \(n, 2\)"):
@@ -271,7 +295,10 @@ def test_psnr_and_ssim_are_scikit_images(images):
     ranges = np.ptp(x, axis=1)
     found = metrics.ssim(x, x_hat, (12, 16), ranges)
     assert found.shape == (6,) and 0 < found.min() and found.max() < 1
-    a, b = x[2].reshape(12, 16).astype("float64"), x_hat[2].reshape(12, 16).astype("float64")
+    a, b = (
+        x[2].reshape(12, 16).astype("float64"),
+        x_hat[2].reshape(12, 16).astype("float64"),
+    )
     wanted = reference.structural_similarity(
         a, b, gaussian_weights=True, use_sample_covariance=False, data_range=ranges[2]
     )
@@ -290,10 +317,16 @@ def test_removed_noise_fraction(images):
     assert metrics.removed_noise_fraction(x, xi, x) == 1
     assert metrics.removed_noise_fraction(x, xi, xi) == 0
     halved = x + (xi - x) / 2
-    assert metrics.removed_noise_fraction(x, xi, halved) == pytest.approx(0.75, rel=1e-5)
-    assert metrics.removed_noise_fraction(x, xi, x + 2 * (xi - x)) == pytest.approx(-3, rel=1e-5)
+    assert metrics.removed_noise_fraction(x, xi, halved) == pytest.approx(
+        0.75, rel=1e-5
+    )
+    assert metrics.removed_noise_fraction(x, xi, x + 2 * (xi - x)) == pytest.approx(
+        -3, rel=1e-5
+    )
     # A ratio of means, not a mean of ratios: points with more noise count for more.
-    found = metrics.removed_noise_fraction([[0.0], [0.0]], [[1.0], [3.0]], [[1.0], [0.0]])
+    found = metrics.removed_noise_fraction(
+        [[0.0], [0.0]], [[1.0], [3.0]], [[1.0], [0.0]]
+    )
     assert found == pytest.approx(0.9)
     with pytest.raises(ValueError, match="no noise"):
         metrics.removed_noise_fraction(x, x, x)
@@ -329,7 +362,9 @@ def test_standard_error_is_the_spread_of_the_mean():
     groups = np.repeat(np.arange(20), np.arange(1, 21))
     means, errors, naive = [], [], []
     for _ in range(2000):
-        values = random.standard_normal(20)[groups] + 0.5 * random.standard_normal(len(groups))
+        values = random.standard_normal(20)[groups] + 0.5 * random.standard_normal(
+            len(groups)
+        )
         mean, error = metrics.mean_and_standard_error(values, groups)
         means.append(mean)
         errors.append(error**2)

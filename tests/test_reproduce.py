@@ -19,6 +19,7 @@ def run(script, *arguments, cwd):
         capture_output=True,
         text=True,
         cwd=cwd,
+        check=False,
     )
 
 
@@ -82,7 +83,11 @@ def test_help_needs_no_tensorflow(script, tmp_path):
         f"runpy.run_path({str(ROOT / 'reproduce' / script)!r}, run_name='__main__')"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert "--seeds" in done.stdout

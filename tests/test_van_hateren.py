@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from deen_tf.datasets import image_files, patch_cache
 from deen_tf.datasets import van_hateren as vh
 
 SHAPE = (1024, 1536)
@@ -75,12 +76,16 @@ def contents(folder):
 
 
 def same(a, b):
-    for split in vh.SPLITS:
+    for split in patch_cache.SPLITS:
         np.testing.assert_array_equal(getattr(a, split), getattr(b, split))
     assert a.images == b.images and a.sha256 == b.sha256 and a.dropped == b.dropped
 
 
 # ------------------------------------------------------------------ reading
+
+
+def all_names(p):
+    return [name for names in p.images.values() for name in names]
 
 
 def test_an_image_is_the_logarithm_of_its_cropped_pixels(folder):
@@ -123,7 +128,7 @@ def test_one_image_is_enough_to_train_on(folder):
 
 def test_random_patches_lie_in_their_image(folder):
     p = vh.patches(folder, **ARGUMENTS)
-    for split in vh.SPLITS:
+    for split in patch_cache.SPLITS:
         which = p.image_of(split)
         x = getattr(p, split)
         assert len(which) == len(x) == 30 * len(p.images[split])
@@ -131,14 +136,19 @@ def test_random_patches_lie_in_their_image(folder):
             image = vh.image(name, folder)
             for patch in x[which == k][::10].reshape(-1, 16, 16):
                 corners = np.argwhere(image[:-15, :-15] == patch[0, 0])
-                assert any(np.array_equal(image[i : i + 16, j : j + 16], patch) for i, j in corners)
+                assert any(
+                    np.array_equal(image[i : i + 16, j : j + 16], patch)
+                    for i, j in corners
+                )
 
 
 def test_the_whole_grid_tiles_the_image(folder):
     p = vh.patches(folder / NAMES[0], 32, None, grid=True, splits=(1, 0, 0))
     image = vh.image(NAMES[0], folder)
     rows, columns = 1016 // 32, 1528 // 32
-    tiles = image[: 32 * rows, : 32 * columns].reshape(rows, 32, columns, 32).swapaxes(1, 2)
+    tiles = (
+        image[: 32 * rows, : 32 * columns].reshape(rows, 32, columns, 32).swapaxes(1, 2)
+    )
     np.testing.assert_array_equal(p.train, tiles.reshape(-1, 1024))
 
 
@@ -155,9 +165,11 @@ def test_seeds_decide_and_other_images_do_not(folder, tmp_path):
     other = vh.patches(folder, seed=4, **ARGUMENTS)
     assert not np.array_equal(first.train[:30], other.train[:30])
     alone = vh.patches(folder / NAMES[2], 16, 30, seed=3, splits=(1, 0, 0)).train
-    split = next(s for s in vh.SPLITS if NAMES[2] in first.images[s])
+    split = next(s for s in patch_cache.SPLITS if NAMES[2] in first.images[s])
     k = first.images[split].index(NAMES[2])
-    np.testing.assert_array_equal(alone, getattr(first, split)[first.image_of(split) == k])
+    np.testing.assert_array_equal(
+        alone, getattr(first, split)[first.image_of(split) == k]
+    )
 
 
 @pytest.mark.parametrize(
@@ -172,11 +184,16 @@ def test_seeds_decide_and_other_images_do_not(folder, tmp_path):
 )
 def test_images_are_split_disjointly(count, splits, wanted):
     names = [f"imk{i:05}.iml" for i in range(count)]
-    allotted = vh._allot(names, splits, 0, "path")  # a dict: no image in two splits
+    allotted = patch_cache._allot(
+        names, splits, 0, "path"
+    )  # a dict: no image in two splits
     assert set(allotted) <= set(names)
-    assert tuple(list(allotted.values()).count(split) for split in vh.SPLITS) == wanted
+    assert (
+        tuple(list(allotted.values()).count(split) for split in patch_cache.SPLITS)
+        == wanted
+    )
     if count > 8:
-        assert allotted != vh._allot(names, splits, 1, "path")
+        assert allotted != patch_cache._allot(names, splits, 1, "path")
 
 
 def test_flat_and_saturated_patches_are_dropped_and_counted(tmp_path):
@@ -278,7 +295,9 @@ def test_nothing_usable(tmp_path):
         vh.patches(tmp_path)
     (tmp_path / "notes.txt").write_text("hello")
     for skip_bad in (False, True):
-        with pytest.raises(ValueError, match="no van Hateren images in .*notes.txt: not named"):
+        with pytest.raises(
+            ValueError, match="no van Hateren images in .*notes.txt: not named"
+        ):
             vh.patches(tmp_path, skip_bad=skip_bad)
     write(tmp_path / "imk00001.iml", np.full(SHAPE, 7))
     with pytest.raises(ValueError, match="correlate by 0.00"):
@@ -288,20 +307,32 @@ def test_nothing_usable(tmp_path):
 # ------------------------------------------------------------------ archives
 
 
-OUTSIDE = ["../imk00009.iml", "a/../../imk00009.iml", "/imk00009.iml", "..\\imk00009.iml"]
+OUTSIDE = [
+    "../imk00009.iml",
+    "a/../../imk00009.iml",
+    "/imk00009.iml",
+    "..\\imk00009.iml",
+]
 
 
 @pytest.mark.parametrize("name", OUTSIDE + ["C:\\imk00009.iml"])
 @pytest.mark.parametrize("pack, ending", [(pack_zip, "zip"), (pack_tar, "tar")])
-def test_names_that_lead_out_of_an_archive_are_refused(folder, tmp_path, name, pack, ending):
+def test_names_that_lead_out_of_an_archive_are_refused(
+    folder, tmp_path, name, pack, ending
+):
     archive = tmp_path / f"evil.{ending}"
     good = contents(folder)
     pack(archive, {name: good["a/folder/imk00001.iml"], **good})
     before = sorted(tmp_path.rglob("*")), sorted(tmp_path.parent.glob("*"))
-    with pytest.raises(ValueError, match="imk00009.iml: its path leads out of the archive"):
+    with pytest.raises(
+        ValueError, match="imk00009.iml: its path leads out of the archive"
+    ):
         vh.patches(archive, **ARGUMENTS)
     with pytest.warns(UserWarning, match="leads out"):
-        same(vh.patches(archive, skip_bad=True, **ARGUMENTS), vh.patches(folder, **ARGUMENTS))
+        same(
+            vh.patches(archive, skip_bad=True, **ARGUMENTS),
+            vh.patches(folder, **ARGUMENTS),
+        )
     assert before == (sorted(tmp_path.rglob("*")), sorted(tmp_path.parent.glob("*")))
 
 
@@ -310,11 +341,15 @@ def test_links_in_a_tar_are_not_followed(folder, tmp_path):
     with tarfile.open(archive, "w") as tar:
         for name in NAMES:
             tar.add(folder / name, name)
-        for number, kind in enumerate((tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE)):
+        for number, kind in enumerate(
+            (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE)
+        ):
             info = tarfile.TarInfo(f"imk0010{number}.iml")
             info.type, info.linkname = kind, str(folder / NAMES[0])
             tar.addfile(info)
-    with pytest.raises(ValueError, match="3 unusable.*imk00100.iml: not a regular file"):
+    with pytest.raises(
+        ValueError, match="3 unusable.*imk00100.iml: not a regular file"
+    ):
         vh.patches(archive, **ARGUMENTS)
 
 
@@ -331,7 +366,7 @@ def test_damaged_archives(folder, tmp_path):
         vh.patches(tmp_path / "flipped.zip", **ARGUMENTS)
     with pytest.warns(UserWarning, match="1 files skipped: imk00001.iml: Bad CRC"):
         p = vh.patches(tmp_path / "flipped.zip", skip_bad=True, size=16, per_image=5)
-    assert NAMES[0] not in sum(p.images.values(), [])
+    assert NAMES[0] not in all_names(p)
 
     pack_tar(tmp_path / "whole.tar.gz", files, "w:gz")
     data = (tmp_path / "whole.tar.gz").read_bytes()
@@ -340,15 +375,17 @@ def test_damaged_archives(folder, tmp_path):
         vh.patches(tmp_path / "cut.tar.gz", **ARGUMENTS)
     with pytest.warns(UserWarning, match="cut.tar.gz: damaged"):
         p = vh.patches(tmp_path / "cut.tar.gz", skip_bad=True, size=16, per_image=5)
-    assert sorted(sum(p.images.values(), [])) == NAMES[:3]
+    assert sorted(all_names(p)) == NAMES[:3]
     shutil.copy(tmp_path / "whole.tar.gz", tmp_path / "really_a_tar.zip")
-    with pytest.raises(ValueError, match="really_a_tar.zip: damaged or not such an archive"):
+    with pytest.raises(
+        ValueError, match="really_a_tar.zip: damaged or not such an archive"
+    ):
         vh.patches(tmp_path / "really_a_tar.zip")
 
 
 def test_no_more_of_a_member_is_read_than_an_image_has():
-    stream = io.BytesIO(bytes(vh.BYTES + 10_000))
-    assert len(vh._bytes(lambda: stream)) == vh.BYTES + 1
+    stream = io.BytesIO(bytes(image_files.BYTES + 10_000))
+    assert len(image_files._bytes(lambda: stream)) == image_files.BYTES + 1
 
 
 # ------------------------------------------------------------------ cache
@@ -358,8 +395,10 @@ def test_no_more_of_a_member_is_read_than_an_image_has():
 def reads(monkeypatch):
     """The number of image files read so far."""
     counted = []
-    original = vh._bytes
-    monkeypatch.setattr(vh, "_bytes", lambda *a: counted.append(a) or original(*a))
+    original = image_files._bytes
+    monkeypatch.setattr(
+        image_files, "_bytes", lambda *a: counted.append(a) or original(*a)
+    )
     return counted
 
 
@@ -373,7 +412,10 @@ def test_a_matching_cache_is_used_without_reading_an_image(folder, tmp_path, rea
     same(wanted, vh.patches(folder, cache=cache, **ARGUMENTS))
     assert len(reads) == 8 and cache.stat().st_ino == made
     with h5py.File(cache) as file:
-        assert file.attrs["source"] == "van Hateren" and file.attrs["sha256"] == wanted.sha256
+        assert (
+            file.attrs["source"] == "van Hateren"
+            and file.attrs["sha256"] == wanted.sha256
+        )
         part = file["train"][wanted.images["train"][0]]
         assert part.chunks == (30, 256) and len(part.attrs["sha256"]) == 64
     assert [entry.name for entry in cache.parent.iterdir()] == ["cache.h5"]
@@ -398,7 +440,13 @@ def test_files_that_look_newer_are_compared_by_content(folder, tmp_path, reads):
 
 @pytest.mark.parametrize(
     "change",
-    [{"size": 17}, {"per_image": 31}, {"seed": 1}, {"grid": True}, {"splits": (0.5, 0, 0.5)}]
+    [
+        {"size": 17},
+        {"per_image": 31},
+        {"seed": 1},
+        {"grid": True},
+        {"splits": (0.5, 0, 0.5)},
+    ]
     + [{"skip_bad": True}],
 )
 def test_other_settings_make_another_cache(folder, tmp_path, change):
@@ -417,9 +465,11 @@ def test_one_image_more_or_less_makes_another_cache(folder, tmp_path):
     vh.patches(folder, cache=cache, **ARGUMENTS)
     (folder / NAMES[3]).rename(folder / "imk04001.iml")
     p = vh.patches(folder, cache=cache, **ARGUMENTS)
-    assert "imk04001.iml" in sum(p.images.values(), [])
+    assert "imk04001.iml" in all_names(p)
     (folder / "imk04001.iml").unlink()
-    assert sum(map(len, vh.patches(folder, cache=cache, **ARGUMENTS).images.values())) == 3
+    assert (
+        sum(map(len, vh.patches(folder, cache=cache, **ARGUMENTS).images.values())) == 3
+    )
 
 
 def test_a_cache_cut_short_is_made_again(folder, tmp_path):
@@ -476,7 +526,7 @@ def test_an_interrupted_build_keeps_the_older_cache(folder, tmp_path, monkeypatc
     def interrupt(data):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(vh, "_decode", interrupt)
+    monkeypatch.setattr(patch_cache, "decode", interrupt)
     with pytest.raises(KeyboardInterrupt):
         vh.patches(folder, seed=5, cache=cache, **ARGUMENTS)
     assert cache.read_bytes() == before
@@ -497,10 +547,12 @@ def test_photographs_stand_in_without_network(monkeypatch, tmp_path):
     assert all(x.ndim == 2 and x.dtype == "uint8" for x in photographs.values())
     p = vh.patches(size=16, per_image=20, cache=tmp_path / "cache.h5")
     assert p.source == "scikit-image photographs"
-    assert sorted(sum(p.images.values(), [])) == vh.names()
+    assert sorted(all_names(p)) == vh.names()
     same(p, vh.patches(size=16, per_image=20, cache=tmp_path / "cache.h5"))
     np.testing.assert_allclose(
-        vh.image("camera"), np.log(photographs["camera"].astype("float64") + 1), rtol=1e-6
+        vh.image("camera"),
+        np.log(photographs["camera"].astype("float64") + 1),
+        rtol=1e-6,
     )
 
 
@@ -512,7 +564,10 @@ def test_where_images_are_looked_for(folder, tmp_path, monkeypatch):
     folder.rename(data / "van_hateren")
     assert vh.names() == NAMES
     assert vh.patches(**ARGUMENTS).source == "van Hateren"
-    assert vh.patches(vh.PHOTOGRAPHS, size=16, per_image=5).source == "scikit-image photographs"
+    assert (
+        vh.patches(vh.PHOTOGRAPHS, size=16, per_image=5).source
+        == "scikit-image photographs"
+    )
     one = data / "van_hateren" / NAMES[1]
     assert vh.names(one) == [NAMES[1]]
 
@@ -540,8 +595,10 @@ def test_bad_arguments(arguments, message):
 
 
 @pytest.mark.parametrize("cached", [True, False])
-def test_a_stream_gives_every_patch_once_an_epoch(folder, tmp_path, cached, monkeypatch):
-    monkeypatch.setattr(vh, "CHUNK", 7)  # several chunks in an image
+def test_a_stream_gives_every_patch_once_an_epoch(
+    folder, tmp_path, cached, monkeypatch
+):
+    monkeypatch.setattr(patch_cache, "CHUNK", 7)  # several chunks in an image
     cache = tmp_path / "cache.h5" if cached else None
     p = vh.patches(folder, cache=cache, **ARGUMENTS)
     stream = p.stream("train", batch_size=16, seed=1, buffer=2)
@@ -587,9 +644,13 @@ def x():
 
 def test_means_are_removed_and_the_overall_scale_is_one(x):
     scale = vh.overall_std(x)
-    assert scale == pytest.approx(np.sqrt(np.var(x.astype("float64"), axis=1).mean()), rel=1e-5)
+    assert scale == pytest.approx(
+        np.sqrt(np.var(x.astype("float64"), axis=1).mean()), rel=1e-5
+    )
     z, mean = vh.remove_mean(x, scale)
-    np.testing.assert_allclose(z.mean(1), 0, atol=1e-5)  # float32 sums of numbers near 7
+    np.testing.assert_allclose(
+        z.mean(1), 0, atol=1e-5
+    )  # float32 sums of numbers near 7
     assert z.std() == pytest.approx(1, rel=1e-5)
     assert z.std(1).max() > 1.5 and z.std(1).min() < 0.5  # contrasts are kept
     np.testing.assert_allclose(vh.restore(z, mean, scale), x, atol=1e-5)
@@ -612,7 +673,9 @@ def test_contrast_is_normalised(x):
 
 def test_real_images():
     if not os.path.isdir(REAL):
-        pytest.skip("no van Hateren images: set DEEN_DATA to the folder that holds van_hateren")
+        pytest.skip(
+            "no van Hateren images: set DEEN_DATA to the folder that holds van_hateren"
+        )
     assert len(vh.names(REAL)) >= 3
     p = vh.patches(REAL, per_image=20)
     assert p.source == "van Hateren" and not p.skipped
@@ -621,5 +684,10 @@ def test_real_images():
     x = vh.image(vh.names(REAL)[0], REAL)
     assert x.shape == CROPPED
     # No bad border is left: each edge is like the line next to it.
-    for edge, inside in ((x[0], x[1]), (x[-1], x[-2]), (x[:, 0], x[:, 1]), (x[:, -1], x[:, -2])):
+    for edge, inside in (
+        (x[0], x[1]),
+        (x[-1], x[-2]),
+        (x[:, 0], x[:, 1]),
+        (x[:, -1], x[:, -2]),
+    ):
         assert abs(edge.mean() - inside.mean()) < 0.05

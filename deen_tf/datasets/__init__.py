@@ -2,17 +2,23 @@
 
 import importlib
 
-_TOY = ("Checkerboard", "GaussianMixture", "Moons", "Rings", "Spiral")
-_MODULES = ("mnist", "toy", "van_hateren")
-
-__all__ = [*_TOY, *_MODULES]
+__all__ = [
+    "Checkerboard",
+    "GaussianMixture",
+    "Moons",
+    "Rings",
+    "Spiral",
+    "mnist",
+    "toy",
+    "van_hateren",
+]
 
 
 def __getattr__(name):
-    if name in _TOY:
-        return getattr(importlib.import_module("deen_tf.datasets.toy"), name)
-    if name in _MODULES:
+    if name in __all__ and name.islower():
         return importlib.import_module(f"deen_tf.datasets.{name}")
+    if name in __all__:
+        return getattr(importlib.import_module("deen_tf.datasets.toy"), name)
     raise AttributeError(f"module 'deen_tf.datasets' has no attribute {name!r}")
 
 

@@ -1,148 +1,21 @@
-"""Laws whose density, smoothed by N(0, sigma^2 I), is known: the truth of the figures.
+"""Laws of the plane whose smoothed density is known: mixtures, curves, rings, boards.
 
-With xi = x + sigma nu the smoothed density is p_sigma = p * N(0, sigma^2 I), and
+What they answer, and the mathematics of it, stands in `deen_tf.datasets.law`. Here is, for
+each, how to draw from it and its density smoothed by N(0, sigma^2 I):
 
-    energy(x, sigma)   = -log p_sigma(x)                  normalised, in nats
-    score(x, sigma)    = grad log p_sigma(x)              (Eq. 3)
-    denoise(xi, sigma) = xi + sigma^2 score(xi, sigma)    = E[x | xi]    (Eq. 11)
-    bayes_loss(sigma)  = E|x - denoise(xi)|^2             the floor L* of Eqs. 17, 19
-                       = sigma^2 d - sigma^4 E|score(xi)|^2
-
-All in float64 and by log-sum-exp, so that far from the data nothing overflows.
+- mixtures of Gaussians (any dimension): in closed form;
+- points along a curve (spirals, moons): a one-dimensional integral, by quadrature;
+- concentric rings: in closed form with a modified Bessel function;
+- a checkerboard: in closed form with the normal distribution function.
 """
 
 import numpy as np
 from scipy import special
 
+from deen_tf.datasets.law import Law
 from deen_tf.validation import as_points, positive, whole
 
-BLOCK = 2**21  # numbers held at once while evaluating
 NODES = 12  # of a quadrature panel
-
-
-class Law:
-    """What the laws share: a subclass knows how to draw, and its smoothed density.
-
-    It sets `dimension`, `std` (the width of its own Gaussian jitter; 0 for none) and
-    `extent` (half the side of a square around the origin that holds all clean points
-    without jitter), and writes `_draw(n, rng)` and `_log_density_and_score(x, sigma)`.
-    """
-
-    dimension = 2
-    std = 0.0
-    terms = 1  # numbers needed for each point
-
-    def __repr__(self):
-        values = ", ".join(f"{k}={v!r}" for k, v in self._arguments.items())
-        return f"{type(self).__name__}({values})"
-
-    def sample(self, n, seed):
-        """Draw n points, float32, shape (n, d); the same seed gives the same points."""
-        rng = np.random.default_rng(whole(seed, "seed", least=0))
-        x = self._draw(whole(n, "n"), rng)
-        if self.std:
-            x = x + self.std * rng.normal(size=x.shape)
-        return x.astype("float32")
-
-    def sample_smoothed(self, n, sigma, seed):
-        """Draw n points of the density smoothed by sigma, float32, shape (n, d)."""
-        x = self.sample(n, seed)
-        rng = np.random.default_rng([seed, 1])
-        noise = positive(sigma, zero=True) * rng.normal(size=x.shape)
-        return (x + noise).astype("float32")
-
-    def energy(self, x, sigma=0.0):
-        """Return -log p_sigma(x), normalised.
-
-        Parameters
-        ----------
-        x : array_like, shape (n, d)
-        sigma : float
-            Noise level. 0 asks for the density itself, where it has one.
-
-        Returns
-        -------
-        ndarray, shape (n,)
-        """
-        return -self._evaluate(x, sigma)[0]
-
-    def score(self, x, sigma=0.0):
-        """Return grad log p_sigma(x), shape (n, d); parameters as in `energy`."""
-        return self._evaluate(x, sigma)[1]
-
-    def denoise(self, xi, sigma):
-        """Return E[x | xi] = xi + sigma^2 score(xi, sigma) (Eq. 11), shape (n, d)."""
-        sigma = positive(sigma)
-        xi = as_points(xi, self.dimension, "xi", "float64")
-        return xi + sigma**2 * self.score(xi, sigma)
-
-    def smoothed(self, sigma):
-        """Return this law at one noise level, with the methods of a trained model."""
-        return Smoothed(self, sigma)
-
-    def box(self, sigma=0.0):
-        """Return (low, high): a square that holds all but 1e-6 of p_sigma's mass."""
-        width = np.hypot(self.std, positive(sigma, zero=True))
-        # Outside 5.5 widths lies less than 4e-8 on each of the four sides.
-        high = float(self.extent + 5.5 * width)
-        return -high, high
-
-    def bayes_loss(self, sigma):
-        """Return the floor L* of the objective at noise level sigma (Eqs. 17, 19).
-
-        By the midpoint rule on a grid fine enough for the width of the density.
-        """
-        sigma = positive(sigma)
-        low, high = self.box(sigma)
-        side = int(np.clip((high - low) / np.hypot(self.std, sigma) * 8, 64, 1500))
-        cell = (high - low) / side
-        nodes = low + cell * (np.arange(side) + 0.5)
-        power = 0.0
-        for row in nodes:
-            x = np.stack([nodes, np.full(side, row)], axis=1)
-            log_p, psi = self._evaluate(x, sigma)
-            power += cell**2 * np.sum(np.exp(log_p) * np.sum(psi**2, axis=1))
-        return 2 * sigma**2 - sigma**4 * power
-
-    def _evaluate(self, x, sigma):
-        sigma = positive(sigma, zero=True)
-        x = as_points(x, self.dimension, dtype="float64")
-        if sigma == 0 and self.std == 0:
-            self._refuse_no_width()
-        batch = max(1, BLOCK // self._terms(sigma))
-        parts = [
-            self._log_density_and_score(x[i : i + batch], sigma)
-            for i in range(0, len(x), batch)
-        ]
-        return tuple(np.concatenate(p) for p in zip(*parts, strict=True))
-
-    def _terms(self, sigma):
-        return self.terms
-
-    def _refuse_no_width(self):
-        raise ValueError(
-            f"{self!r} has no smooth density of its own: sigma must be positive"
-        )
-
-
-class Smoothed:
-    """A law at one noise level: `.energy(x)`, `.score(x)`, `.denoise(xi)`, `.sample`."""
-
-    def __init__(self, law, sigma):
-        self.law, self.sigma = law, positive(sigma, zero=True)
-        self.dimension = law.dimension
-
-    def energy(self, x):
-        return self.law.energy(x, self.sigma)
-
-    def score(self, x):
-        return self.law.score(x, self.sigma)
-
-    def denoise(self, xi):
-        return self.law.denoise(xi, self.sigma)
-
-    def sample(self, n, seed):
-        return self.law.sample_smoothed(n, self.sigma, seed)
 
 
 class GaussianMixture(Law):
