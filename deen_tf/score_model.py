@@ -78,6 +78,7 @@ class ScoreModel(keras.Model):
         self.first_layer_gain = positive(first_layer_gain, "first_layer_gain")
         self.loss_tracker = keras.metrics.Mean("loss")
         self.dimension = None
+        self.hidden = []
         self._programs = training.Programs()
         self._epochs = None  # set while `fit` runs on data in memory
 
@@ -92,7 +93,6 @@ class ScoreModel(keras.Model):
 
     def build(self, input_shape):
         self.dimension = int(input_shape[-1])
-        self.hidden = []
         width = self.dimension
         for layer, units in enumerate(self.hidden_units):
             dense = keras.layers.Dense(
@@ -144,6 +144,8 @@ class ScoreModel(keras.Model):
         """
         x = as_points(x, self.dimension, dtype="float64")
         self._check_width(x)
+        if not self.hidden:  # a subclass with an energy of its own
+            return
         rng = np.random.default_rng([self.seed, 1])
         x = x[rng.permutation(len(x))[:10_000]]
         layer = self.hidden[0]

@@ -44,9 +44,8 @@ def test_fit_is_train_step_over_a_shuffle_without_replacement(jit_compile):
 
 def test_history_is_the_mean_of_the_steps():
     x = points()
-    model = model_of(
-        keras.optimizers.SGD(0.0)
-    )  # stands still: losses can be recomputed
+    # It stands still, so that the losses can be computed again.
+    model = model_of(optimizer=keras.optimizers.SGD(0.0))
     history = model.fit(x, batch_size=25, epochs=2, shuffle=False, verbose=0)
     for epoch in range(2):
         losses = []
