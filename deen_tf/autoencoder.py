@@ -10,6 +10,7 @@ xi + sigma^2 psi(xi). Nothing makes this score a gradient.
 
 import keras
 
+from deen_tf import initialization
 from deen_tf.pointwise import pointwise
 from deen_tf.score_model import ScoreModel
 
@@ -23,6 +24,11 @@ class DenoisingAutoencoder(ScoreModel):
     hidden_units, sigma, seed, noise_samples, first_layer_gain
         See `ScoreModel`.
     """
+
+    output_bias = True  # the mean of the data
+
+    def _start(self, *weights_and_data):
+        initialization.least_squares(*weights_and_data, target=lambda x, nu: x)
 
     def call(self, x):
         return self.last(self.last_hidden(x))

@@ -7,6 +7,7 @@ Nothing makes psi a gradient: its curl need not vanish (Fig. 1 g, h).
 
 import keras
 
+from deen_tf import initialization
 from deen_tf.pointwise import pointwise
 from deen_tf.score_model import ScoreModel
 
@@ -20,6 +21,11 @@ class DSM(ScoreModel):
     hidden_units, sigma, seed, noise_samples, first_layer_gain
         See `ScoreModel`.
     """
+
+    def _start(self, *weights_and_data):
+        initialization.least_squares(
+            *weights_and_data, target=lambda x, nu: -nu / self.sigma
+        )
 
     def call(self, x):
         return self.last(self.last_hidden(x))

@@ -21,6 +21,7 @@ the fraction r / d of the noise power.
 
 import tensorflow as tf
 
+from deen_tf import initialization
 from deen_tf.pointwise import pointwise
 from deen_tf.score_model import ScoreModel
 
@@ -36,6 +37,9 @@ class EnergyModel(ScoreModel):
 
     signatures = ("energy", "score", "denoise", "experts")
     outputs_per_point = 1
+
+    def _start(self, *weights_and_data):
+        initialization.gaussian_energy(*weights_and_data)
 
     def call(self, x):
         return tf.squeeze(self.last(self.last_hidden(x)), axis=1)

@@ -22,7 +22,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from deen_tf import noise, training
+from deen_tf import initialization, noise, training
 from deen_tf.atomic import replacing
 from deen_tf.pointwise import pointwise
 from deen_tf.validation import as_points, positive, whole
@@ -42,9 +42,9 @@ class ScoreModel(keras.Model):
         Of the initial weights, the noise, and the order of the data.
     noise_samples : int
         m of Eq. 23: noisy observations per data point and step.
-    first_layer_gain : float
+    first_layer_gain : float, optional
         Standard deviation, over noisy data, of what the first layer's tanh units see at
-        the start; see `adapt`.
+        the start; by default `initialization.default_gain` of its width.
 
     Raises
     ------
@@ -54,6 +54,8 @@ class ScoreModel(keras.Model):
 
     signatures = ("score", "denoise")
     outputs_per_point = None  # of the last layer; None stands for d
+    # An energy is defined up to a constant, which no gradient reaches: no bias.
+    output_bias = False
 
     def __init__(
         self,
@@ -61,7 +63,7 @@ class ScoreModel(keras.Model):
         sigma=0.1,
         seed=0,
         noise_samples=1,
-        first_layer_gain=1.0,
+        first_layer_gain=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -75,7 +77,9 @@ class ScoreModel(keras.Model):
         self.sigma = positive(sigma)
         self.seed = whole(seed, "seed", least=0)
         self.noise_samples = whole(noise_samples, "noise_samples")
-        self.first_layer_gain = positive(first_layer_gain, "first_layer_gain")
+        if first_layer_gain is not None:
+            first_layer_gain = positive(first_layer_gain, "first_layer_gain")
+        self.first_layer_gain = first_layer_gain
         self.loss_tracker = keras.metrics.Mean("loss")
         self.dimension = None
         self.hidden = []
@@ -107,10 +111,9 @@ class ScoreModel(keras.Model):
             dense.build((None, width))
             self.hidden.append(dense)
             width = units
-        # No bias: an energy is defined up to a constant, which no gradient reaches.
         self.last = keras.layers.Dense(
             self.outputs_per_point or self.dimension,
-            use_bias=False,
+            use_bias=self.output_bias,
             kernel_initializer=keras.initializers.GlorotUniform(
                 seed=self._layer_seed(len(self.hidden_units))
             ),
@@ -125,36 +128,27 @@ class ScoreModel(keras.Model):
         return (self.seed * 1000003 + layer) % 2**31
 
     def adapt(self, x):
-        """Draw the first layer's initial weights to suit the data x.
+        """Draw the initial weights to suit the data x; see `deen_tf.initialization`.
 
-        A unit sees u = w . (x - c): w has a random direction and the length at which u
-        has standard deviation `first_layer_gain` over noisy data; c is a random data
-        point. So the units bend where the data are, in whatever units and around
-        whatever offset these come, instead of all at the origin as with zero biases
-        (where, besides, the slope of tanh is even in x, and a score made of such units
-        starts out even where it must be odd).
-
-        `fit` calls this for a model that has no weights yet and data in memory. For a
-        stream, call it with a sample of the data.
+        An energy starts at that of a Gaussian with the data's mean and covariance: its
+        single step is the Wiener filter. `fit` calls this for a model that has no weights
+        yet and data in memory. For a stream, call it with a sample of the data; for
+        Keras' usual initial weights (Glorot and Bengio 2010), call `build((None, d))`.
 
         Parameters
         ----------
         x : array_like, shape (n, d)
-            At most 10,000 of the points are used.
+            At most 20,000 of the points are used.
         """
         x = as_points(x, self.dimension, dtype="float64")
         self._check_width(x)
         if not self.hidden:  # a subclass with an energy of its own
             return
+        gain = self.first_layer_gain or initialization.default_gain(
+            self.hidden_units[0], self.dimension
+        )
         rng = np.random.default_rng([self.seed, 1])
-        x = x[rng.permutation(len(x))[:10_000]]
-        layer = self.hidden[0]
-        w = rng.normal(size=layer.kernel.shape)  # (d, r)
-        variance = ((x - x.mean(0)) @ w).var(0) + self.sigma**2 * (w**2).sum(0)
-        w *= self.first_layer_gain / np.sqrt(variance)
-        c = x[rng.integers(len(x), size=w.shape[1])]  # (r, d)
-        layer.kernel.assign(w)
-        layer.bias.assign(-np.einsum("rd,dr->r", c, w))
+        self._start(self.hidden, self.last, x, self.sigma, gain, rng)
 
     def last_hidden(self, x):
         """Return h^(L)(x), (n, dim h^(L))."""

@@ -96,13 +96,16 @@ def _fit_in_memory(model, keras_fit, x, batch_size, shuffle, **more):
         model.steps_per_execution,
         model.jit_compile,
     )
-    model._epochs, model.train_function = epochs, None
+    # Keras' functions hold the steps of one execution: they are made anew for this fit.
+    model._epochs = epochs
+    model.train_function = model.test_function = None
     try:
         return keras_fit(
             epochs.blocks(), steps_per_epoch=epochs.steps, shuffle=False, **more
         )
     finally:
-        model._epochs, model.train_function = None, None
+        model._epochs = None
+        model.train_function = model.test_function = None
         model.steps_per_execution = steps_per_execution
 
 

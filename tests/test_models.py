@@ -196,9 +196,9 @@ class TestObjective:
     def test_learned_score_of_a_gaussian(self, cls):
         s, sigma = 0.4, 0.3
         x = np.random.default_rng(0).normal(scale=s, size=(16384, 2))
-        model = cls((32, 32), sigma=sigma, first_layer_gain=2.0)
-        model.compile(keras.optimizers.Adam(5e-3))
-        model.fit(x, batch_size=2048, epochs=60, verbose=0)
+        model = cls((32, 32), sigma=sigma)
+        model.compile(keras.optimizers.Adam(2e-3))
+        model.fit(x, batch_size=2048, epochs=100, verbose=0)
         xi = np.random.default_rng(1).normal(scale=np.hypot(s, sigma), size=(4096, 2))
         psi = -xi / (s**2 + sigma**2)
         error = ((model.score(xi) - psi) ** 2).sum() / (psi**2).sum()

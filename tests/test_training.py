@@ -155,12 +155,16 @@ def test_tf_data_in_the_same_order_gives_the_same_steps():
     np.testing.assert_allclose(weights(fast), weights(stream), rtol=1e-3, atol=2e-5)
 
 
+@pytest.mark.filterwarnings("error")  # Keras warns when it runs out of batches
 def test_validation_is_the_objective_with_fixed_noise():
     x = points(300)
     model = model_of(optimizer=keras.optimizers.SGD(0.0))
+    model.adapt(x[:150])
+    before = model.evaluate(x[150:], batch_size=50, verbose=0)
     history = model.fit(x, batch_size=50, epochs=2, validation_split=0.5, verbose=0)
     values = history.history["val_loss"]
-    assert values[0] == values[1] == model.evaluate(x[150:], batch_size=50, verbose=0)
+    after = model.evaluate(x[150:], batch_size=50, verbose=0)
+    assert values == pytest.approx([before, after], rel=1e-6)
     wanted = []
     for step, first in enumerate(range(150, 300, 50)):
         key = noise.key(3, 50 * step, noise.EVALUATION)
@@ -217,19 +221,6 @@ def test_what_was_chosen_is_visible(caplog):
 def test_bad_arguments_of_fit_are_named(arguments, error, message):
     with pytest.raises(error, match=message):
         model_of().fit(points(), verbose=0, **arguments)
-
-
-def test_adapt_spreads_the_first_layer_over_the_data():
-    """Pre-activations have the wanted spread, whatever the units and offset of the data."""
-    x = points(2000) * [3.0, 0.01] + [100.0, -7.0]
-    model = deen.DEEN((400,), first_layer_gain=2.0)
-    model.adapt(x)
-    layer = model.hidden[0]
-    u = x.astype("float64") @ layer.kernel.numpy() + layer.bias.numpy()
-    # Each unit's zero lies at a data point: the mean of u^2 over data and units is the
-    # variance over pairs, 2 gain^2.
-    assert np.mean(u**2) == pytest.approx(2 * 2.0**2, rel=0.3)
-    assert (abs(u).min(0) < 0.05).all()
 
 
 def test_cost_of_a_batch_of_one_and_more_than_all():
