@@ -13,12 +13,13 @@ its largest curvature and no third derivative:
     tanh(u_k) = 1/sqrt(3) + (2/3) g a_k.z - 2/(3 sqrt 3) (g a_k.z)^2 + O((g a_k.z)^4).
 
 The rows a_k, r of them, are a tight frame that sums to zero, sum_k a_k = 0 and
-sum_k a_k a_k^T = I (for r <= d: the projection on a random subspace), so that the linear
-terms cancel:
+sum_k a_k a_k^T = I, so that the linear terms cancel:
 
     E_0 = -3 sqrt(3) / (4 g^2) sum_k tanh(u_k) + constant.
 
 For r = 2 d they are the pairs +-e_k / sqrt 2: a unit looks at one decorrelated coordinate.
+For r <= d, where the rank of the score is the limit (`deen_tf.energy`), they span r - 1 of
+the r directions of least variance: there a step has most noise to remove.
 
 Layers above. A unit sees its usual Glorot mixture of the layer below, centred, and besides
 s (E_0 - mean) / kappa with a random sign s, where kappa, four standard deviations of E_0,
@@ -106,7 +107,7 @@ def _first_layer(layer, x, sigma, gain, rng):
     variances, axes = np.linalg.eigh(np.cov(x.T, ddof=0).reshape(d, d))
     variances = np.maximum(variances, 0) + sigma**2  # rounding gives tiny negative ones
     whiten = axes / np.sqrt(variances) @ axes.T  # symmetric: keeps coordinates local
-    frame = _frame(layer.units, d, rng)
+    frame = _frame(layer.units, axes, rng)
     g = gain / np.sqrt(np.mean(np.sum(frame**2, axis=1)))
     kernel = g * whiten @ frame.T
     bias = BEND - mean @ kernel
@@ -125,15 +126,26 @@ def _centred(layer, kernel, h):
     return np.tanh(u - u.mean(0))
 
 
-def _frame(r, d, rng):
-    """Return rows a_k, (r, d): a tight frame that sums to zero, as far as r allows."""
+def _frame(r, axes, rng):
+    """Return rows a_k, (r, d): a tight frame that sums to zero, as far as r allows.
+
+    `axes`, (d, d), are the data's principal axes in its columns, least variance first.
+    """
+    d = len(axes)
     if r == 1:
-        return rng.normal(size=(1, d)) / np.sqrt(d)
-    rows = []
+        return axes[:, :1].T
+    if r < d:
+        rows = _rotation(r, rng) @ axes[:, :r].T
+    else:
+        rows = np.concatenate([np.eye(d), -np.eye(d)])
     while len(rows) < r:
-        turn = np.linalg.qr(rng.normal(size=(d, d)))[0] if rows or r < d else np.eye(d)
-        rows += [*turn, *-turn]
-    rows = np.array(rows[:r])
+        turn = _rotation(d, rng)
+        rows = np.concatenate([rows, turn, -turn])
+    rows = rows[:r]
     left, _, right = np.linalg.svd(rows - rows.mean(0), full_matrices=False)
     rank = min(d, r - 1)
     return left[:, :rank] @ right[:rank]
+
+
+def _rotation(d, rng):
+    return np.linalg.qr(rng.normal(size=(d, d)))[0]

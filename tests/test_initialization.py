@@ -24,7 +24,7 @@ def wiener_error(model, x, sigma):
 
 @pytest.mark.parametrize("r, d", [(4, 1), (7, 6), (12, 6), (13, 6), (40, 6)])
 def test_frames_sum_to_zero_and_are_tight(r, d):
-    a = initialization._frame(r, d, np.random.default_rng(0))
+    a = initialization._frame(r, np.eye(d), np.random.default_rng(0))
     assert a.shape == (r, d)
     np.testing.assert_allclose(a.sum(0), 0, atol=1e-12)
     np.testing.assert_allclose(a.T @ a, np.eye(d), atol=1e-12)
@@ -32,8 +32,9 @@ def test_frames_sum_to_zero_and_are_tight(r, d):
 
 @pytest.mark.parametrize("r, d", [(2, 6), (5, 6), (6, 6)])
 def test_frames_of_few_units_fill_a_subspace(r, d):
-    a = initialization._frame(r, d, np.random.default_rng(0))
+    a = initialization._frame(r, np.eye(d), np.random.default_rng(0))
     np.testing.assert_allclose(a.sum(0), 0, atol=1e-12)
+    np.testing.assert_allclose(a[:, r:], 0, atol=1e-12)  # of least variance
     values = np.linalg.eigvalsh(a.T @ a)
     np.testing.assert_allclose(values, [0] * (d - r + 1) + [1] * (r - 1), atol=1e-12)
 
