@@ -15,6 +15,10 @@ from deen_tf.contrastive import ContrastiveDivergence
 from deen_tf.deen import DEEN
 from deen_tf.dsm import DSM
 from deen_tf.energy import EnergyModel
+from deen_tf.mixture import MixtureOfDEENs
+from deen_tf.noise_contrastive import NoiseContrastive
+from deen_tf.score_matching import RegularizedScoreMatching, ScoreMatching
+from deen_tf.stein import SteinContrastiveDivergence
 
 __all__ = [
     "DEEN",
@@ -22,16 +26,25 @@ __all__ = [
     "ContrastiveDivergence",
     "DenoisingAutoencoder",
     "EnergyModel",
+    "MixtureOfDEENs",
+    "NoiseContrastive",
+    "RegularizedScoreMatching",
+    "ScoreMatching",
+    "SteinContrastiveDivergence",
     "baselines",
     "datasets",
+    "denoise_image",
     "fields",
     "metrics",
     "parzen",
     "plotting",
+    "sampling",
 ]
 
 
 def __getattr__(name):
+    if name == "denoise_image":
+        return importlib.import_module("deen_tf.photographs").denoise_image
     if name in __all__:
         return importlib.import_module(f"deen_tf.{name}")
     raise AttributeError(f"module 'deen_tf' has no attribute {name!r}")

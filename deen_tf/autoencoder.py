@@ -27,8 +27,8 @@ class DenoisingAutoencoder(ScoreModel):
 
     output_bias = True  # the mean of the data
 
-    def _start(self, *weights_and_data):
-        initialization.least_squares(*weights_and_data, target=lambda x, nu: x)
+    def _start(self, *data):
+        initialization.units_at_data(self.hidden[0], *data)
 
     def call(self, x):
         return self.last(self.last_hidden(x))

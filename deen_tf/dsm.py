@@ -22,10 +22,8 @@ class DSM(ScoreModel):
         See `ScoreModel`.
     """
 
-    def _start(self, *weights_and_data):
-        initialization.least_squares(
-            *weights_and_data, target=lambda x, nu: -nu / self.sigma
-        )
+    def _start(self, *data):
+        initialization.units_at_data(self.hidden[0], *data)
 
     def call(self, x):
         return self.last(self.last_hidden(x))

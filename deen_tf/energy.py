@@ -38,8 +38,8 @@ class EnergyModel(ScoreModel):
     signatures = ("energy", "score", "denoise", "experts")
     outputs_per_point = 1
 
-    def _start(self, *weights_and_data):
-        initialization.gaussian_energy(*weights_and_data)
+    def _start(self, *data):
+        initialization.gaussian_energy(self.hidden, self.last, *data)
 
     def call(self, x):
         return tf.squeeze(self.last(self.last_hidden(x)), axis=1)

@@ -1,4 +1,4 @@
-"""Where training starts: at the best that a linear denoiser can do with the data.
+"""Where training starts: an energy, at the best that a linear denoiser can do.
 
 With the data's mean m and covariance C, in whitened noisy coordinates
 
@@ -25,8 +25,10 @@ Layers above. A unit sees its usual Glorot mixture of the layer below, centred, 
 s (E_0 - mean) / kappa with a random sign s, where kappa, four standard deviations of E_0,
 keeps it in the near-linear middle of tanh. The last layer reads E_0 off sum_alpha s h_alpha.
 
-Models with d outputs have no energy to carry: their objective is quadratic in the last
-layer, whose weights are the least-squares ones, on the same first layer.
+Models with d outputs have no energy to carry. Their first units see w . (x - c) with random
+directions w and noisy data points c; the other weights are Glorot's. (A last layer at the
+least squares is a better start, and a worse end: on the mixture of Figure 1 an error of
+0.14 after 1000 iterations instead of 0.02.)
 """
 
 import numpy as np
@@ -35,7 +37,6 @@ SAMPLE = 20_000  # points from which mean and covariance are taken
 PROBES = 4096  # noisy points for the statistics of the layers above
 BEND = np.arctanh(3**-0.5)
 SPREAD = 4.0  # kappa, in standard deviations of E_0
-RIDGE = 1e-3  # of the least squares, relative to the mean square of a hidden unit
 
 
 def default_gain(units, d):
@@ -58,11 +59,21 @@ def gaussian_energy(hidden, last, x, sigma, gain, rng):
         Data.
     sigma : float
         Noise level.
-    gain : float
-        Standard deviation of g a_k.z over noisy data.
+    gain : float or None
+        Standard deviation of g a_k.z over noisy data; by default `default_gain`.
     rng : numpy Generator
     """
-    h, g, _, _ = _first_layer(hidden[0], x, sigma, gain, rng)
+    x = x[rng.permutation(len(x))[:SAMPLE]]
+    mean, d = x.mean(0), x.shape[1]
+    gain = gain or default_gain(hidden[0].units, d)
+    variances, axes = np.linalg.eigh(np.cov(x.T, ddof=0).reshape(d, d))
+    variances = np.maximum(variances, 0) + sigma**2  # rounding gives tiny negative ones
+    whiten = axes / np.sqrt(variances) @ axes.T  # symmetric: keeps coordinates local
+    frame = _frame(hidden[0].units, axes, rng)
+    g = gain / np.sqrt(np.mean(np.sum(frame**2, axis=1)))
+    kernel = g * whiten @ frame.T
+    clean, nu = _probes(x, rng)
+    h = _set(hidden[0], kernel, BEND - mean @ kernel, clean + sigma * nu)
     signs, scale = np.ones(h.shape[1]), -3 * 3**0.5 / (4 * g**2)
     energy = scale * h.sum(1)  # E_0 up to a constant, (PROBES,)
     kappa = SPREAD * energy.std()
@@ -75,55 +86,42 @@ def gaussian_energy(hidden, last, x, sigma, gain, rng):
     last.kernel.assign(scale * signs[:, None])
 
 
-def least_squares(hidden, last, x, sigma, gain, rng, target):
-    """Give an MLP with a linear last layer the best last layer for a random start.
+def units_at_data(first, x, sigma, gain, rng):
+    """Let the first layer's units bend where the data are.
 
     Parameters
     ----------
-    hidden, last, x, sigma, gain, rng
+    first : Dense
+        Built.
+    x, sigma, rng
         See `gaussian_energy`.
-    target : callable
-        (x, nu) -> what the outputs should be at x + sigma nu, (n, d).
+    gain : float or None
+        Standard deviation of w.x over noisy data; by default 1.
     """
-    h, _, clean, nu = _first_layer(hidden[0], x, sigma, gain, rng)
-    for layer in hidden[1:]:
-        h = _centred(layer, np.asarray(layer.kernel), h)
-    wanted = target(clean, nu)
-    if last.use_bias:
-        means = h.mean(0), wanted.mean(0)
-        h, wanted = h - means[0], wanted - means[1]
-    gram = h.T @ h
-    ridge = RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram))
-    kernel = np.linalg.solve(gram + ridge, h.T @ wanted)
-    last.kernel.assign(kernel)
-    if last.use_bias:
-        last.bias.assign(means[1] - means[0] @ kernel)
+    clean, nu = _probes(x, rng)
+    xi = clean + sigma * nu
+    kernel = rng.normal(size=(x.shape[1], first.units))
+    kernel *= (gain or 1.0) / (xi @ kernel).std(0)
+    centres = xi[rng.integers(len(xi), size=first.units)]  # (r, d)
+    first.kernel.assign(kernel)
+    first.bias.assign(-np.einsum("rd,dr->r", centres, kernel))
 
 
-def _first_layer(layer, x, sigma, gain, rng):
-    """Set the first layer; return h^(1) of noisy points, g, and the x and nu of those."""
-    x = x[rng.permutation(len(x))[:SAMPLE]]
-    mean, d = x.mean(0), x.shape[1]
-    variances, axes = np.linalg.eigh(np.cov(x.T, ddof=0).reshape(d, d))
-    variances = np.maximum(variances, 0) + sigma**2  # rounding gives tiny negative ones
-    whiten = axes / np.sqrt(variances) @ axes.T  # symmetric: keeps coordinates local
-    frame = _frame(layer.units, axes, rng)
-    g = gain / np.sqrt(np.mean(np.sum(frame**2, axis=1)))
-    kernel = g * whiten @ frame.T
-    bias = BEND - mean @ kernel
+def _probes(x, rng):
+    clean = x[rng.integers(len(x), size=PROBES)]
+    return clean, rng.normal(size=clean.shape)
+
+
+def _set(layer, kernel, bias, h):
+    """Set a layer's weights and return its tanh of h, (PROBES, units)."""
     layer.kernel.assign(kernel)
     layer.bias.assign(bias)
-    clean = x[rng.integers(len(x), size=PROBES)]
-    nu = rng.normal(size=clean.shape)
-    return np.tanh((clean + sigma * nu) @ kernel + bias), g, clean, nu
+    return np.tanh(h @ kernel + bias)
 
 
 def _centred(layer, kernel, h):
-    """Set a layer so that its units see mean zero; return its tanh, (PROBES, units)."""
-    u = h @ kernel
-    layer.kernel.assign(kernel)
-    layer.bias.assign(-u.mean(0))
-    return np.tanh(u - u.mean(0))
+    """Set a layer so that its units see mean zero, and return its tanh of h."""
+    return _set(layer, kernel, -h.mean(0) @ kernel, h)
 
 
 def _frame(r, axes, rng):

@@ -22,7 +22,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from deen_tf import initialization, noise, training
+from deen_tf import noise, training
 from deen_tf.atomic import replacing
 from deen_tf.pointwise import pointwise
 from deen_tf.validation import as_points, positive, whole
@@ -44,7 +44,7 @@ class ScoreModel(keras.Model):
         m of Eq. 23: noisy observations per data point and step.
     first_layer_gain : float, optional
         Standard deviation, over noisy data, of what the first layer's tanh units see at
-        the start; by default `initialization.default_gain` of its width.
+        the start; by default 1, and for an energy `initialization.default_gain`.
 
     Raises
     ------
@@ -144,11 +144,8 @@ class ScoreModel(keras.Model):
         self._check_width(x)
         if not self.hidden:  # a subclass with an energy of its own
             return
-        gain = self.first_layer_gain or initialization.default_gain(
-            self.hidden_units[0], self.dimension
-        )
         rng = np.random.default_rng([self.seed, 1])
-        self._start(self.hidden, self.last, x, self.sigma, gain, rng)
+        self._start(x, self.sigma, self.first_layer_gain, rng)
 
     def last_hidden(self, x):
         """Return h^(L)(x), (n, dim h^(L))."""
@@ -229,9 +226,28 @@ class ScoreModel(keras.Model):
         x = tf.cast(x, self.compute_dtype)
         x = tf.repeat(x, self.noise_samples, axis=0)
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        key = noise.key(self.seed, step, stream, replica)
-        nu = noise.standard_normal(tf.shape(x), key, dtype=x.dtype)
-        return tf.reduce_mean(self.objective(x, nu))
+
+        def key(source=0):
+            return noise.key(self.seed, step, stream + 8 * source, replica)
+
+        return tf.reduce_mean(self.objective(x, *self.draw(x, key)))
+
+    def draw(self, x, key):
+        """Return what is random in a step, as the arguments of `objective` after x.
+
+        Parameters
+        ----------
+        x : tensor, shape (n, d)
+        key : callable
+            `key(source)` is the key of the step's noise from one of several independent
+            sources, 0, 1, ...; see `deen_tf.noise`.
+
+        Returns
+        -------
+        tuple of tensors
+            Here nu, standard normal, (n, d), alone.
+        """
+        return (noise.standard_normal(tf.shape(x), key(), dtype=x.dtype),)
 
     def train_step(self, data):
         """Draw the noise, descend the objective once."""

@@ -64,11 +64,17 @@ def test_the_energy_itself_is_the_gaussians():
 
 
 @pytest.mark.parametrize("cls", (deen.DSM, deen.DenoisingAutoencoder))
-def test_models_with_d_outputs_start_near_it_too(cls):
+def test_first_units_of_models_with_d_outputs_bend_at_the_data(cls):
     x = correlated(5000, 6)
-    model = cls((64, 64), sigma=0.5, first_layer_gain=0.2)
+    model = cls((400, 8), sigma=0.5, first_layer_gain=2.0)
     model.adapt(x)
-    assert wiener_error(model, x, 0.5) < 0.1
+    layer = model.hidden[0]
+    xi = x + 0.5 * np.random.default_rng(9).normal(size=x.shape)
+    u = xi @ layer.kernel.numpy() + layer.bias.numpy()
+    # A unit's zero lies at a noisy data point: the mean of u^2 over points and units is
+    # the variance of a difference of two, 2 gain^2.
+    assert np.mean(u**2) == pytest.approx(2 * 2.0**2, rel=0.2)
+    assert np.mean(abs(u).min(0) < 0.05) > 0.98  # the outermost points are far apart
 
 
 def test_few_units_remove_what_their_number_allows():

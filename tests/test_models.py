@@ -167,6 +167,39 @@ class TestObjective:
         for v, value in zip(model.trainable_variables, wanted, strict=True):
             np.testing.assert_allclose(v.numpy(), value, rtol=1e-10, atol=1e-13)
 
+    @pytest.mark.parametrize("step", (0.2, 0.55, 0.6))
+    def test_contrastive_divergence_stands_still_only_for_short_steps(self, step):
+        """Data N(0, w^2): k = (1 - sqrt(1 - 2 s^2 / w^2)) / s^2, if s < w / sqrt(2)."""
+        w = 0.8  # w / sqrt(2) = 0.566
+
+        class Quadratic(deen.ContrastiveDivergence):
+            def build(self, input_shape):
+                self.dimension = input_shape[-1]
+                self.k = self.add_weight(shape=(), name="k")
+                self.built = True
+
+            def call(self, x):
+                return 0.5 * self.k * tf.reduce_sum(x**2, axis=1)
+
+        model = Quadratic(sigma=0.1, step=step, dtype="float64")
+        model.build((None, 1))
+        # Four points of variance w^2 and 1: the moments are exact.
+        x = tf.constant([[w], [w], [-w], [-w]], tf.float64)
+        nu = tf.constant([[1.0], [-1.0], [1.0], [-1.0]], tf.float64)
+
+        def slope(k):
+            model.k.assign(k)
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_mean(model.objective(x, nu))
+            return tape.gradient(loss, model.k).numpy()
+
+        if step < w / 2**0.5:
+            k = (1 - (1 - 2 * step**2 / w**2) ** 0.5) / step**2
+            assert slope(k) == pytest.approx(0, abs=1e-12)
+            assert slope(0.95 * k) < 0 < slope(1.01 * k)
+        else:
+            assert all(slope(k) < 0 for k in np.linspace(0, 20, 101))
+
     def test_quadratic_energy_learns_scale_and_sign(self):
         """Data N(0, s^2): E = k x^2 / 2 has its minimum at k = 1 / (s^2 + sigma^2).
 

@@ -1,0 +1,120 @@
+"""Stein contrastive divergence (Liu and Wang 2017): the negative points move by SVGD.
+
+Stein variational gradient descent moves n points at once towards exp(-E) / Z,
+
+    x_i^- = x_i + step phi(x_i),
+    phi(y) = 1/n sum_j [ k(x_j, y) psi(x_j) + grad_{x_j} k(x_j, y) ],
+    k(x, y) = exp(-|x - y|^2 / h),
+
+phi being the direction, in the kernel's function space, in which the Kullback-Leibler
+divergence falls fastest. The first term draws the points to low energy, each by the score
+averaged around it; the second pushes them apart. Theirs is then the update of contrastive
+divergence (their Algorithm 1; Eq. 27 of the DEEN paper),
+
+    theta <- theta + eps [grad_theta E(x^-) - grad_theta E(x)],
+
+with x^- held fixed. It is random in the choice of the minibatch alone. For step -> 0 it
+descends step times the kernelised Stein discrepancy E k(x, x') (psi - psi_p)(x) .
+(psi - psi_p)(x'), in which the kernel blurs the difference of the scores over its width
+sqrt(h): details finer than that are learned slowly, or lost in the noise of a minibatch.
+
+The bandwidth is the median heuristic, h = m^2 / log(n), m the median of the distances in
+the minibatch (taken over the pairs of its first 32 points, which costs no sort of n^2).
+
+Which density: by default that of xi = x + sigma nu, as DEEN.
+"""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from deen_tf.energy import EnergyModel
+from deen_tf.validation import positive
+
+MEDIAN_POINTS = 32
+
+
+@keras.saving.register_keras_serializable(package="deen_tf")
+class SteinContrastiveDivergence(EnergyModel):
+    """The MLP energy of DEEN trained by contrastive divergence with one SVGD step.
+
+    Parameters
+    ----------
+    hidden_units, sigma, seed, noise_samples, first_layer_gain
+        See `ScoreModel`. A step needs a minibatch of several points, and costs n^2 kernels.
+    step : float, optional
+        Of SVGD, in squared units of the data; by default sigma^2, as in Eq. 26.
+    bandwidth : float, optional
+        sqrt(h), in the units of the data; by default the median heuristic's.
+    smooth : bool
+        Learn the density of xi = x + sigma nu, as DEEN does; if not, that of the data.
+    """
+
+    def __init__(self, *args, step=None, bandwidth=None, smooth=True, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.step = positive(self.sigma**2 if step is None else step, "step")
+        self.bandwidth = (
+            bandwidth if bandwidth is None else positive(bandwidth, "bandwidth")
+        )
+        self.smooth = bool(smooth)
+
+    def get_config(self):
+        return super().get_config() | {
+            "step": self.step,
+            "bandwidth": self.bandwidth,
+            "smooth": self.smooth,
+        }
+
+    def negative_sample(self, x):
+        """Return x + step phi(x), (n, d), as a constant of the gradient."""
+        h = median_bandwidth(x) if self.bandwidth is None else self.bandwidth**2
+        return tf.stop_gradient(x + self.step * svgd_direction(x, self.score(x), h))
+
+    def objective(self, x, nu):
+        """Return E(x) - E(x^-) of each point, whose descent is the update."""
+        if self.smooth:
+            x = x + self.sigma * nu
+        return self(x) - self(self.negative_sample(x))
+
+
+def svgd_direction(x, psi, h):
+    """Return phi at the points themselves.
+
+    Parameters
+    ----------
+    x, psi : tensor, shape (n, d)
+        The points, and the score there.
+    h : scalar
+        Squared bandwidth of the kernel.
+
+    Returns
+    -------
+    tensor, shape (n, d)
+    """
+    n = tf.cast(tf.shape(x)[0], x.dtype)
+    x = x - tf.reduce_mean(x, axis=0)  # differences alone count: less to round
+    k = tf.exp(-_square_distances(x) / h)  # (n, n), symmetric
+    # sum_j grad_{x_j} k(x_j, x_i) = 2/h sum_j (x_i - x_j) k_ij
+    push = 2 / h * (x * tf.reduce_sum(k, axis=1, keepdims=True) - k @ x)
+    return (k @ psi + push) / n
+
+
+def median_bandwidth(x):
+    """Return h = m^2 / log(n), m the median distance of (at most 32) points; > 0."""
+    some = x[:MEDIAN_POINTS]
+    squares = tf.sort(tf.reshape(_square_distances(some), (-1,)))
+    count, n = tf.shape(some)[0], tf.shape(x)[0]
+    # The distances of points to themselves, `count` zeros, come first.
+    median = squares[
+        tf.minimum(tf.size(squares) + count, 2 * tf.size(squares) - 1) // 2
+    ]
+    n = tf.cast(tf.maximum(n, 3), x.dtype)
+    return tf.maximum(median / tf.math.log(n), np.finfo(x.dtype.as_numpy_dtype).tiny)
+
+
+def _square_distances(x):
+    """Return |x_i - x_j|^2, (n, n), through inner products about the mean."""
+    x = x - tf.reduce_mean(x, axis=0)
+    squares = tf.reduce_sum(tf.square(x), axis=1)
+    inner = tf.matmul(x, x, transpose_b=True)
+    return tf.maximum(squares[:, None] + squares - 2 * inner, 0)
