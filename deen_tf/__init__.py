@@ -15,6 +15,7 @@ from deen_tf.contrastive import ContrastiveDivergence
 from deen_tf.deen import DEEN
 from deen_tf.dsm import DSM
 from deen_tf.energy import EnergyModel
+from deen_tf.field_of_experts import FieldOfExperts
 from deen_tf.mixture import MixtureOfDEENs
 from deen_tf.noise_contrastive import NoiseContrastive
 from deen_tf.score_matching import RegularizedScoreMatching, ScoreMatching
@@ -26,6 +27,7 @@ __all__ = [
     "ContrastiveDivergence",
     "DenoisingAutoencoder",
     "EnergyModel",
+    "FieldOfExperts",
     "MixtureOfDEENs",
     "NoiseContrastive",
     "RegularizedScoreMatching",
