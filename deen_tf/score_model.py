@@ -315,6 +315,8 @@ class ScoreModel(keras.Model):
         )
 
     def get_compile_config(self):
+        if not self.compiled:
+            return None
         return {
             "optimizer": keras.saving.serialize_keras_object(self.optimizer),
             "steps_per_execution": (

@@ -97,3 +97,12 @@ def test_keras_file_gives_the_same_answers(cls, tmp_path):
     assert loaded.get_config() == model.get_config()
     np.testing.assert_array_equal(loaded.score(X), model.score(X))
     np.testing.assert_array_equal(loaded.denoise(X), model.denoise(X))
+
+
+def test_a_model_that_was_never_compiled_is_saved_too(tmp_path):
+    model = deen.DEEN((6, 5), sigma=0.3)
+    model.adapt(X)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded.score(X), model.score(X))
+    assert not loaded.compiled
