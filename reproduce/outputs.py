@@ -126,8 +126,10 @@ class Run:
         seconds : float
             Of the fit, over all its parts.
         """
+        config = model.get_config()
+        del config["name"]  # Keras counts the models of a process
         fit = {
-            "config": model.get_config(),
+            "config": config,
             "compile": model.get_compile_config(),
             "x": hashlib.sha256(x.tobytes()).hexdigest(),
             "schedule": [batch_size, epochs, int(model.optimizer.iterations)],
