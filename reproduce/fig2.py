@@ -47,14 +47,15 @@ def main(argv=None):
         __doc__, data={"help": "folder or file of MNIST (default: Keras' cache)"}
     )
     args = parser.parse_args(argv)
-    fits = FITS
+    fits, centres = FITS, CENTRES
     if args.quick:
         fits = {k: (c, n | {"epochs": 1}, s) for k, (c, n, s) in FITS.items()}
+        centres = tuple(n // 20 for n in CENTRES)
     settings = {
         "sigma": [SIGMA, OTHER_SIGMA],
         "warm-up steps, gradient norm clipped at": [WARMUP, CLIP],
         "fits": fits,
-        "parzen centres": CENTRES,
+        "parzen centres": centres,
     }
     run = Run("fig2", args, settings)
 
@@ -73,8 +74,8 @@ def main(argv=None):
         run.data["mnist"] = digits.identity
     x, test = digits.x_train, digits.x_test
     if args.quick:
-        x, test = x[:6000], test[:1000]
-    curves = choose_sigma(run, x, test)
+        x, test = x[: centres[-1]], test[:500]
+    curves = choose_sigma(run, x, test, centres)
 
     # Noise of the test, once for all methods: nu, scaled to either level.
     nu = np.random.default_rng([run.first, 2018]).normal(size=test.shape)
@@ -124,7 +125,7 @@ def main(argv=None):
     run.table()
 
 
-def choose_sigma(run, x, test):
+def choose_sigma(run, x, test, numbers):
     """The held-out Parzen likelihood against sigma, for several numbers of centres."""
     import numpy as np
 
@@ -132,9 +133,7 @@ def choose_sigma(run, x, test):
 
     curves = {}
     with run.stage("choose sigma"):
-        for centres in CENTRES:
-            if centres > len(x):
-                continue
+        for centres in numbers:
             sigma, curve = select_sigma(
                 x[:centres], test, sigmas=[SIGMA], return_curve=True, progress=True
             )

@@ -1,6 +1,7 @@
 """The figure scripts, run as a user runs them, keep their contract."""
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -115,3 +116,21 @@ def test_an_output_folder_that_is_a_file(tmp_path):
     done = run("fig1.py", "--out", "file", cwd=tmp_path)
     assert done.returncode != 0 and "cannot write" in done.stderr
     assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.environ.get("DEEN_DATA"), reason="needs MNIST in DEEN_DATA")
+def test_fig2_quick_writes_the_contracts_files(tmp_path):
+    done = run("fig2.py", "--quick", "--no-export", "--out", "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    stems = ("fig2", "fig2-wide", "fig2-field", "fig2-comparison")
+    figures = {f"{stem}.{ending}" for stem in stems for ending in ("png", "pdf")}
+    names = {p.name for p in (tmp_path / "out").iterdir()}
+    assert names == figures | {"fig2.json", "fig2.h5"}
+    metrics = json.loads((tmp_path / "out" / "fig2.json").read_text())["metrics"]
+    assert metrics["deen/loss_bound"]["median"] == pytest.approx(0.14**2 * (784 - 128))
+    assert metrics["deen/loss_end"]["median"] > metrics["deen/loss_bound"]["median"]
+    assert metrics["deen/removed_noise_ceiling"]["median"] == pytest.approx(128 / 784)
+    assert metrics["noisy/mse@0.30"]["median"] == pytest.approx(0.09, rel=0.02)
+    with h5py.File(tmp_path / "out" / "fig2.h5") as file:
+        assert {"a", "b", "c", "clean", "parzen"} <= set(file)
