@@ -39,6 +39,7 @@ FITS = {
     "dae-wide": ("DenoisingAutoencoder", WIDE, SIGMA),
     "dae-wide-0.3": ("DenoisingAutoencoder", WIDE, OTHER_SIGMA),
 }
+FIGURES = {"deen": "fig2", "deen-wide": "fig2-wide", "deen-field": "fig2-field"}
 SHOWN = 10  # digits in a row
 
 
@@ -99,6 +100,8 @@ def main(argv=None):
                     if not args.no_export:
                         with run.stage("export"):
                             model.export(run.path("models", f"fig2-{name}"))
+                    if name in FIGURES:  # now, and again with all seeds
+                        draw(run, FIGURES[name], name, losses, score)
     with run.stage("baselines"):
         wiener = baselines.Wiener(x)
         score.add("wiener", {s: wiener.denoise(noisy[s], s) for s in noisy})
@@ -115,9 +118,8 @@ def main(argv=None):
             "parzen", {s: Parzen(x, s).denoise(noisy[s], progress=True) for s in noisy}
         )
     with run.stage("draw"):
-        draw(run, "fig2", "deen", losses, score)
-        draw(run, "fig2-wide", "deen-wide", losses, score)
-        draw(run, "fig2-field", "deen-field", losses, score)
+        for name, stem in FIGURES.items():
+            draw(run, stem, name, losses, score)
         draw_comparison(run, curves, score)
         save_arrays(run, losses, curves, score)
     run.json()
