@@ -1,33 +1,35 @@
-"""The Parzen density's bandwidth and likelihood: speed, memory and error.
+"""The Parzen density at the size of MNIST: answer, rate, memory and rounding.
 
-    python -m tests.benchmarks.parzen [--quick] [--out DIR=figures]
+    python -m tests.benchmarks.parzen [--quick] [--out DIR=figures] [--data PATH]
 
-- against scikit-learn: `select_sigma` beside GridSearchCV over KernelDensity on the same
-  grid of bandwidths, same centres, same held-out points. Its tree is one leaf: split, it
-  prunes nothing in 784 dimensions, and loses the sum in the rounding of its bounds (a mean
-  log-likelihood is then wrong by hundreds of nats);
-- against the machine: 10,000 points over 60,000 centres in 784 dimensions, beside nothing
-  but the matrix product of that size in blocks (float32, NumPy's BLAS);
-- memory above the data, while it runs;
-- error of log P against float64 differences, at bandwidths down to a thousandth.
+1. `select_sigma` against scikit-learn's KernelDensity in a GridSearchCV over the same folds,
+   on a size that both can do: the same curve, the same best bandwidth, and the times.
+2. `Parzen.log_density` of 10,000 points with 60,000 centres in 784 dimensions, as a rate
+   (2 n m d operations) beside that of NumPy's sgemm; and the bandwidth for all of them.
+3. Peak memory of that above the data.
+4. The error of log-density and posterior mean against float64, down to tiny sigma.
 
-The data are MNIST where DEEN_DATA names it, else random points of its shape. Writes
-benchmark-parzen.json and prints it.
+With --data or DEEN_DATA the points are MNIST's, else random ones of that shape. Writes
+benchmark-parzen.json and benchmark-parzen.md.
 """
 
 import argparse
-import json
 import os
 import statistics
 import time
 
 import numpy as np
+from scipy import special
+from tqdm.auto import tqdm
 
-from deen_tf.atomic import replacing
-from deen_tf.parzen import Parzen, select_sigma
-from tests.benchmarks import memory
+from deen_tf import parzen
+from deen_tf.datasets import mnist
+from tests.benchmarks import memory, report
 
-REPEATS = 3
+SIGMA = 0.155  # near MNIST's best
+SIGMAS = (1e-4, 1e-3, 0.01, 0.05, 0.155, 0.3, 1.0)
+GRID = 25  # bandwidths of the grid search, two octaves: as many as select_sigma's curve
+BLOCK = (2048, 784, 4096)  # of the matrix product that is the machine's rate
 
 
 def main():
@@ -35,126 +37,197 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", default="figures", metavar="DIR")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the sizes")
+    parser.add_argument("--data", metavar="PATH", help="MNIST; see deen_tf.datasets")
+    parser.add_argument("--quick", action="store_true", help="a fifth of the points")
     options = parser.parse_args()
-    source, x, points = data()
-    scale = 10 if options.quick else 1
+    data, train, test = points(options.data)
+    if options.quick:
+        train, test = train[::5].copy(), test[::5].copy()
     result = {
         "quick": options.quick,
-        "data": source,
-        "against scikit-learn": against_scikit_learn(
-            x[: 5000 // scale], points[: 1000 // scale]
-        ),
-        "likelihood": likelihood(x[: 60_000 // scale], points[: 10_000 // scale]),
-        "error in nats": errors(x[:2000], points[:200]),
+        "machine": report.machine(),
+        "versions": report.versions("deen-tf", "numpy", "scipy", "scikit-learn"),
+        "data": data,
     }
-    with (
-        replacing(os.path.join(options.out, "benchmark-parzen.json")) as temporary,
-        open(temporary, "w") as stream,
-    ):
-        json.dump(result, stream, indent=1)
-        stream.write("\n")
-    print(json.dumps(result, indent=1))
+    result["scale"] = scale(train, test, 3 if options.quick else 5)
+    result["rounding"] = rounding(train[:5000], test[:100])
+    result["scikit-learn"] = against_scikit_learn(
+        train[: 500 if options.quick else 1500]
+    )
+    text = markdown(result)
+    report.write(options.out, "benchmark-parzen", result, text)
+    print(text)
 
 
-def data():
-    """Return the name of the data, centres (60000, 784) and points (10000, 784)."""
-    if os.environ.get("DEEN_DATA"):
-        from deen_tf.datasets import mnist
-
-        digits = mnist.load()
+def points(path):
+    """Return their name, 60,000 centres and 10,000 points."""
+    if path or os.environ.get("DEEN_DATA"):
+        digits = mnist.load(path)
         return "MNIST", digits.x_train, digits.x_test
-    rng = np.random.default_rng(0)
-    x = rng.random((70_000, 784), "float32")
-    return "uniform random points", x[:60_000], x[60_000:]
+    # A curved sheet of 20 dimensions in the unit cube, not far from what digits are.
+    random = np.random.default_rng(0)
+    directions = random.normal(size=(20, 784)).astype("float32")
+    z = random.standard_normal((70_000, 20), "float32")
+    x = special.expit(z @ directions)
+    return "random points of MNIST's shape", x[:60_000], x[60_000:]
 
 
-def against_scikit_learn(x, held_out):
-    """Choose among the same bandwidths; ours refines the best one besides."""
-    from sklearn.model_selection import GridSearchCV, PredefinedSplit
-    from sklearn.neighbors import KernelDensity
+def scale(train, test, repeats):
+    """Rate, time and memory at full size; the products take turns with the density."""
+    a = np.ones(BLOCK[:2], "float32")
+    b, c = np.ones(BLOCK[1:], "float32"), np.empty(BLOCK[::2], "float32")
+    flops = 2.0 * len(train) * len(test) * train.shape[1]
+    rates, sgemm = [], []
+    before = memory.now()
+    memory.restart_peak()
+    for _ in tqdm(range(repeats), "log-density"):
+        for _ in range(10):
+            seconds = timed(np.matmul, a, b, out=c)
+            sgemm.append(2.0 * np.prod(BLOCK) / seconds)
+        seconds = timed(lambda: parzen.Parzen(train, SIGMA).log_density(test))
+        rates.append(flops / seconds)
+    seconds = timed(parzen.select_sigma, train, test, progress=True)
+    return {
+        "centres": len(train),
+        "points": len(test),
+        "dimensions": train.shape[1],
+        "log_density GFLOP/s": statistics.median(rates) / 1e9,
+        "sgemm GFLOP/s": statistics.median(sgemm) / 1e9,
+        "part of sgemm": statistics.median(rates) / statistics.median(sgemm),
+        "log_density seconds": flops / statistics.median(rates),
+        "select_sigma seconds": seconds,
+        "peak memory above the data, bytes": memory.peak() - before,
+    }
 
-    start = time.perf_counter()
-    sigma, curve = select_sigma(x, held_out, return_curve=True)
-    ours = time.perf_counter() - start
-    both = np.concatenate([x, held_out])
-    fold = np.repeat([-1, 0], [len(x), len(held_out)])
+
+def rounding(centres, xi):
+    """Return the largest errors against float64 for each sigma."""
+    squares = np.empty((len(xi), len(centres)))
+    for row, point in zip(squares, xi.astype("float64"), strict=True):
+        row[:] = np.square(point - centres).sum(1)
+    answer = []
+    for sigma in tqdm(SIGMAS, "rounding"):
+        exponents = -squares / (2 * sigma**2)
+        total = special.logsumexp(exponents, axis=1)
+        d = xi.shape[1]
+        log_p = total - np.log(len(centres)) - d / 2 * np.log(2 * np.pi * sigma**2)
+        mean = np.exp(exponents - total[:, None]) @ centres.astype("float64")
+        density = parzen.Parzen(centres, sigma)
+        error = np.abs(density.log_density(xi) - log_p)
+        answer.append(
+            {
+                "sigma": sigma,
+                "log-density, nats": float(error.max()),
+                "log-density, relative": float((error / np.abs(log_p)).max()),
+                "posterior mean": float(np.abs(density.denoise(xi) - mean).max()),
+            }
+        )
+    return answer
+
+
+def against_scikit_learn(x, folds=5, seed=0):
+    """Return times, bandwidths and the largest difference of the two curves."""
+    try:
+        from sklearn.model_selection import GridSearchCV, PredefinedSplit
+        from sklearn.neighbors import KernelDensity
+    except ImportError:
+        return None
+    best = parzen.select_sigma(x, folds=folds, seed=seed)
+    grid = best * 2.0 ** np.linspace(-1, 1, GRID)
+    fold_of = np.random.default_rng(seed).permutation(len(x)) % folds
     search = GridSearchCV(
+        # One leaf: a split tree prunes nothing in 784 dimensions, and loses the sum in the
+        # rounding of its bounds (a mean log-likelihood is then wrong by 800 nats).
         KernelDensity(leaf_size=len(x)),
-        {"bandwidth": list(curve.sigmas)},
-        cv=PredefinedSplit(fold),
+        {"bandwidth": grid},
+        cv=PredefinedSplit(fold_of),
         refit=False,
     )
-    start = time.perf_counter()
-    search.fit(both)
-    theirs = time.perf_counter() - start
-    likelihoods = search.cv_results_["mean_test_score"] / len(held_out)
+    theirs = timed(search.fit, x)
+    ours = statistics.median(
+        timed(parzen.select_sigma, x, folds=folds, seed=seed) for _ in range(5)
+    )
+    _, curve = parzen.select_sigma(
+        x, folds=folds, seed=seed, sigmas=grid, return_curve=True
+    )
+    likelihoods = dict(zip(*curve, strict=True))
+    # A fold's score is the sum over its points.
+    total = sum(search.cv_results_[f"split{k}_test_score"] for k in range(folds))
+    difference = total / len(x) - [likelihoods[sigma] for sigma in grid]
     return {
-        "centres": len(x),
-        "points": len(held_out),
-        "bandwidths": len(curve.sigmas),
-        "seconds, ours": ours,
-        "seconds, scikit-learn": theirs,
+        "points": len(x),
+        "folds": folds,
+        "bandwidths": GRID,
+        "scikit-learn seconds": theirs,
+        "ours seconds": ours,
         "ratio": theirs / ours,
-        "best sigma, ours": sigma,
-        "best sigma, scikit-learn (of the grid)": search.best_params_["bandwidth"],
-        "largest difference of a mean log-likelihood, nats": float(
-            np.abs(likelihoods - curve.log_likelihoods).max()
-        ),
+        "scikit-learn sigma": float(search.best_params_["bandwidth"]),
+        "grid step": float(grid[1] / grid[0]),
+        "ours sigma": best,
+        "largest difference of the curves, nats": float(np.abs(difference).max()),
     }
 
 
-def likelihood(x, points):
-    """One bandwidth over all pairs, beside the matrix products alone, in turns."""
-    density, seconds, products, above = Parzen(x, 0.15), [], [], []
-    for _ in range(REPEATS):
-        before = memory.now()
-        memory.restart_peak()
-        start = time.perf_counter()
-        density.log_density(points)
-        seconds.append(time.perf_counter() - start)
-        above.append(memory.peak() - before)
-        start = time.perf_counter()
-        multiply(x, points)
-        products.append(time.perf_counter() - start)
-    flops = 2 * len(x) * len(points) * x.shape[1]
-    return {
-        "centres": len(x),
-        "points": len(points),
-        "seconds": statistics.median(seconds),
-        "seconds of the matrix products alone": statistics.median(products),
-        "GFLOP/s": flops / statistics.median(seconds) / 1e9,
-        "part of the matrix products' rate": statistics.median(
-            p / s for p, s in zip(products, seconds, strict=True)
-        ),
-        "peak memory above the data, MB": max(above) / 1e6,
-    }
+def timed(function, *arguments, **keywords):
+    start = time.perf_counter()
+    function(*arguments, **keywords)
+    return time.perf_counter() - start
 
 
-def multiply(x, points, block=2048):
-    out = np.empty((block, block), "float32")
-    for i in range(0, len(points), block):
-        for j in range(0, len(x), block):
-            a, b = points[i : i + block], x[j : j + block]
-            np.matmul(a, b.T, out=out[: len(a), : len(b)])
-
-
-def errors(x, points):
-    """Largest error of log P against differences in float64."""
-    from scipy.special import logsumexp
-
-    X, P = x.astype("float64"), points.astype("float64")
-    squares = np.stack([((X - p) ** 2).sum(1) for p in P])
-    answer = {}
-    for sigma in (1e-3, 1e-2, 0.14, 1.0, 30.0):
-        exact = logsumexp(-squares / (2 * sigma**2), axis=1) - np.log(len(X))
-        exact -= X.shape[1] / 2 * np.log(2 * np.pi * sigma**2)
-        error = np.abs(Parzen(x, sigma).log_density(points) - exact)
-        answer[f"sigma {sigma:g}"] = {
-            "largest": float(error.max()),
-            "relative": float((error / np.abs(exact)).max()),
-        }
-    return answer
+def markdown(result):
+    scale, other = result["scale"], result["scikit-learn"]
+    text = f"# Parzen density\n\n{report.where(result)} Data: {result['data']}.\n\n"
+    text += report.table(
+        ["", "measured", "wanted"],
+        [
+            ["log-density, GFLOP/s", f"{scale['log_density GFLOP/s']:.0f}", ""],
+            ["NumPy sgemm, GFLOP/s", f"{scale['sgemm GFLOP/s']:.0f}", ""],
+            ["part of sgemm's rate", f"{scale['part of sgemm']:.0%}", "70%"],
+            ["log-density, s", f"{scale['log_density seconds']:.1f}", ""],
+            ["select_sigma, s", f"{scale['select_sigma seconds']:.1f}", ""],
+            [
+                "peak memory above the data, GiB",
+                f"{scale['peak memory above the data, bytes'] / 2**30:.2f}",
+                "2",
+            ],
+        ],
+    )
+    text += (
+        f"\n{scale['centres']} centres, {scale['points']} points, "
+        f"{scale['dimensions']} dimensions.\n\n"
+    )
+    if other is None:
+        text += "scikit-learn is not installed: not compared.\n\n"
+    else:
+        text += report.table(
+            ["", "scikit-learn", "deen_tf"],
+            [
+                [
+                    "time, s",
+                    f"{other['scikit-learn seconds']:.2f}",
+                    f"{other['ours seconds']:.3f} ({other['ratio']:.0f} x faster)",
+                ],
+                [
+                    "best sigma",
+                    f"{other['scikit-learn sigma']:.4f}, on the grid",
+                    f"{other['ours sigma']:.4f}",
+                ],
+            ],
+        )
+        text += (
+            f"\nA step of the grid is {other['grid step'] - 1:.1%}. "
+            f"{other['folds']}-fold cross-validation of {other['points']} points, "
+            f"{other['bandwidths']} bandwidths; the curves differ by at most "
+            f"{other['largest difference of the curves, nats']:.1g} nats.\n\n"
+        )
+    text += report.table(
+        ["sigma", "log-density, nats", "relative", "posterior mean"],
+        [
+            [row["sigma"], *(f"{v:.1g}" for k, v in row.items() if k != "sigma")]
+            for row in result["rounding"]
+        ],
+    )
+    return text + "\nLargest error against float64, 5000 centres, 100 points.\n"
 
 
 if __name__ == "__main__":

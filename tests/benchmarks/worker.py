@@ -1,0 +1,95 @@
+"""One implementation in a process of its own: answers requests, one JSON line each.
+
+prepare     draw weights and data, check loss and gradients, compile, run one epoch
+run         time some epochs
+memory      peak resident memory since `prepare`
+details     what the implementation has to tell of its turns
+"""
+
+import gc
+import importlib
+import json
+import os
+import sys
+import time
+
+import numpy as np
+
+from tests.benchmarks import memory
+from tests.benchmarks.networks import NETWORKS
+from tests.benchmarks.steps import by_hand
+
+CHECKED = 256  # points in the check of loss and gradients
+TOLERANCE = 1e-4  # float32 rounding is near 1e-6; a lost factor or term is near 1
+
+
+class Worker:
+    def __init__(self, name):
+        self.module = importlib.import_module(f"tests.benchmarks.steps.{name}")
+        self.steps = None
+
+    def title(self):
+        return self.module.TITLE
+
+    def prepare(self, network, batch):
+        network = NETWORKS[network]
+        self.steps = None
+        gc.collect()
+        memory.restart_peak()
+        start = time.perf_counter()
+        weights = network.weights()
+        x = network.data(batch * network.epoch[batch])
+        self.steps = self.module.Steps(network, weights, x, batch)
+        error = None
+        if hasattr(self.steps, "loss_and_gradients"):
+            error = self._error(network)
+            if not error < TOLERANCE:
+                raise ValueError(
+                    f"{self.module.TITLE} computes something else: relative error {error:.2g}"
+                )
+        self.steps.run(1)
+        return {"error": error, "seconds": time.perf_counter() - start}
+
+    def _error(self, network):
+        """Return the largest relative error of loss and gradients against float64."""
+        random = np.random.default_rng(2)
+        x, nu = random.standard_normal((2, CHECKED, network.d))
+        weights = [w.astype("float64") for w in network.weights()]
+        loss, gradients = by_hand.loss_and_gradients(weights, x, nu, network.sigma)
+        got, g = self.steps.loss_and_gradients(x.astype("f4"), nu.astype("f4"))
+        errors = [abs(float(got) - loss) / loss]
+        for wanted, array in zip(gradients, g, strict=True):
+            difference = np.asarray(array, "float64") - wanted
+            errors.append(np.linalg.norm(difference) / np.linalg.norm(wanted))
+        return float(max(errors))
+
+    def run(self, epochs):
+        start = time.perf_counter()
+        answer = self.steps.run(epochs)
+        return time.perf_counter() - start if answer is None else answer
+
+    def memory(self):
+        return memory.peak()
+
+    def details(self):
+        return self.steps.details()
+
+
+def main():
+    # What libraries print must not get between the answers.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    worker = None
+    for line in sys.stdin:
+        request, arguments = json.loads(line)
+        try:
+            if worker is None:
+                worker = Worker(sys.argv[1])
+            answer = {"answer": getattr(worker, request)(**arguments)}
+        except Exception as error:  # noqa: BLE001 (the parent tells of it)
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()
