@@ -12,9 +12,9 @@ tape, in `ScoreModel.train_step`, gives the gradient of the objective in the par
 """
 
 import keras
-import tensorflow as tf
 
 from deen_tf.energy import EnergyModel
+from deen_tf.score_model import squared_length
 
 
 @keras.saving.register_keras_serializable(package="deen_tf")
@@ -39,4 +39,4 @@ class DEEN(EnergyModel):
         """Return |x - xi + sigma^2 dE/dxi|^2 of each point (Eq. 19); see `ScoreModel`."""
         xi = x + self.sigma * nu
         dE_dxi = -self.score(xi)
-        return tf.reduce_sum(tf.square(x - xi + self.sigma**2 * dE_dxi), axis=1)
+        return squared_length(x - xi + self.sigma**2 * dE_dxi)

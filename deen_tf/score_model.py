@@ -214,7 +214,7 @@ class ScoreModel(keras.Model):
         """
         xi = x + self.sigma * nu
         x_hat = xi + self.sigma**2 * self.score(xi)
-        return tf.reduce_sum(tf.square(x - x_hat), axis=1)
+        return squared_length(x - x_hat)
 
     def _loss(self, data, step, stream):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
@@ -429,3 +429,11 @@ class ScoreModel(keras.Model):
     def _endpoint(self, name):
         function = getattr(type(self), name).tensor_function
         return lambda x: {name: function(self, x)}
+
+
+def squared_length(r):
+    """Return |r|^2 of each row of r (n, d) as a tensor (n,).
+
+    By a product with ones: XLA on a CPU sums along rows one number at a time.
+    """
+    return tf.linalg.matvec(tf.square(r), tf.ones_like(r[0]))

@@ -3,9 +3,15 @@
 Keras' loop calls a train function once per execution. Here that function runs many
 steps as ONE compiled program: a `tf.while_loop` whose body gathers a minibatch from a
 tensor that stays on the device and calls the model's own `train_step`, which draws its
-noise without state. An epoch is a random permutation of the data, keyed by (seed,
+noise without state. An epoch is a random permutation of the data, a function of (seed,
 optimizer.iterations at its start): every point once, as `fit` promises, and again the
 same after a resume.
+
+XLA or the plain graph: XLA, whatever the network and the batch. Measured on one core, the
+plain graph's step is 3.6 times as long for 32-32-32 units at batch 128 (it is all
+dispatch), 1.1 times at 4096, twice for MNIST's 128-128-256 at 128 and 1024 (its noise is
+not melted into one loop), 1.2 times for 1024-256 and the same for 2048-256, where both do
+little but matrix products at the machine's rate.
 """
 
 import logging
@@ -114,7 +120,7 @@ class Epochs:
 
     def __init__(self, model, x, batch_size, shuffle):
         self.model = model
-        self.x = tf.constant(x)
+        self.x = tensor_of(x)
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.steps = math.ceil(len(x) / batch_size)
@@ -129,7 +135,8 @@ class Epochs:
         """Return the first step of each execution of an epoch, for ever."""
         blocks = tf.data.Dataset.range(0, self.steps, self.model.steps_per_execution)
         options = tf.data.Options()
-        options.threading.private_threadpool_size = 1
+        # There is nothing to tune, and the thread that would takes 20 ms to stop.
+        options.autotune.enabled = False
         return blocks.repeat().with_options(options)
 
     def __call__(self, iterator):
@@ -156,9 +163,23 @@ class Epochs:
         n = len(self.x)
         if not self.shuffle:
             return tf.range(n)
-        model = self.model
-        key = noise.key(model.seed, model.optimizer.iterations, noise.SHUFFLE)
-        return noise.permutation(n, key)
+        step = int(self.model.optimizer.iterations)
+        return tf.constant(noise.permutation(n, self.model.seed, step))
+
+
+def tensor_of(x):
+    """Return a tensor that holds a copy of the array x.
+
+    `tf.constant` makes two copies, and TensorFlow's allocator keeps their memory for ever.
+    A tensor that shares NumPy's memory must begin at a multiple of 64 bytes.
+    """
+    if x.dtype.kind != "f" or tf.config.list_logical_devices("GPU"):
+        return tf.constant(x)  # bfloat16, which NumPy cannot share; another memory
+    memory = np.empty(x.nbytes + 64, "uint8")
+    start = -memory.ctypes.data % 64
+    copy = memory[start : start + x.nbytes].view(x.dtype).reshape(x.shape)
+    copy[:] = x
+    return tf.experimental.dlpack.from_dlpack(copy.__dlpack__())
 
 
 class Programs:

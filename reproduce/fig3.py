@@ -250,6 +250,13 @@ def baselines(run, train, held_out, score):
         ("wiener-contrast", train["contrast"], NOISE),
     ):
         wiener = known.Wiener(z)
+        if noise is not None:
+            run.metric(
+                f"{name}/loss",
+                noise**2 * (wiener.variances / (wiener.variances + noise**2)).sum(),
+                "variance of the patch, sum over pixels",
+                "Eq. 17 of the filter on the law of the training patches, exactly",
+            )
         score.add(
             name,
             test.denoise(
@@ -341,14 +348,18 @@ def fit(run, name, cls, network, sigma, seed, x, bar):
 
 def assess(run, name, model, reading, score):
     """The loss at the model's own noise level, its bound, and the figure's noise."""
+    import numpy as np
+
     test = score.test
     nu = (test.xi - test.x) / test.level
     z = test.x if reading == "fixed" else test.x * (NOISE / test.level)
-    noise = model.sigma**2 * float((nu**2).mean())
-    loss = float(((z - model.denoise(z + model.sigma * nu)) ** 2).mean())
+    weights = None if reading == "fixed" else test.level[:, 0] ** 2  # as it was trained
+    noise = model.sigma**2 * np.average((nu**2).mean(1), weights=weights)
+    x_hat = model.denoise(z + model.sigma * nu)
+    loss = np.average(((z - x_hat) ** 2).mean(1), weights=weights)
     unit = "overall variance of the training patches"
     if reading == "contrast":
-        unit = "variance of the patch"
+        unit = "variance of the patch, patches weighted by it"
     run.metric(
         f"{name}/test_loss", loss, unit, "Eq. 19 (17) over 1024 on the test patches"
     )

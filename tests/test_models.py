@@ -165,7 +165,8 @@ class TestObjective:
         ]
         model.fit(x, batch_size=6, shuffle=False, verbose=0)
         for v, value in zip(model.trainable_variables, wanted, strict=True):
-            np.testing.assert_allclose(v.numpy(), value, rtol=1e-10, atol=1e-13)
+            # The noise is float32's, whose last place XLA may round otherwise; times 1e-3.
+            np.testing.assert_allclose(v.numpy(), value, rtol=1e-8, atol=1e-10)
 
     @pytest.mark.parametrize("step", (0.2, 0.55, 0.6))
     def test_contrastive_divergence_stands_still_only_for_short_steps(self, step):

@@ -20,31 +20,52 @@ def words(*values):
 
 
 @pytest.mark.parametrize(
-    "key_and_counter, cipher",
+    "key_and_counter, rounds, cipher",
     [
         # Known answers that come with Random123 (Salmon et al. 2011).
-        ((0, 0, 0, 0), (0x6B200159, 0x99BA4EFE)),
-        ((0xFFFFFFFF,) * 4, (0x1CB996FC, 0xBB002BE7)),
+        ((0, 0, 0, 0), 20, (0x6B200159, 0x99BA4EFE)),
+        ((0xFFFFFFFF,) * 4, 20, (0x1CB996FC, 0xBB002BE7)),
         (
             (0x13198A2E, 0x03707344, 0x243F6A88, 0x85A308D3),
+            20,
             (0xC4923A9C, 0x483DF7A0),
+        ),
+        ((0, 0, 0, 0), 13, (0x9D1C5EC6, 0x8BD50731)),
+        ((0xFFFFFFFF,) * 4, 13, (0xFD36D048, 0x2D17272C)),
+        (
+            (0x13198A2E, 0x03707344, 0x243F6A88, 0x85A308D3),
+            13,
+            (0xBA3E4725, 0xF27D669E),
         ),
     ],
 )
-def test_threefry_known_answers(key_and_counter, cipher):
-    answer = noise._threefry(*words(*key_and_counter))
+def test_threefry_known_answers(key_and_counter, rounds, cipher):
+    answer = noise._threefry(*words(*key_and_counter), rounds)
     assert tuple(int(v) for v in answer) == cipher
 
 
 def test_normals_are_box_and_mullers(draws):
     counter = tf.cast(tf.range(1000), tf.uint32)
-    b0, b1 = noise._threefry(*noise.key(1, 2), counter, tf.zeros_like(counter))
+    b0, b1 = noise._threefry(
+        *noise.key(1, 2), counter, tf.zeros_like(counter), noise.NOISE_ROUNDS
+    )
     u = (b0.numpy().astype("float64") + 0.5) / 2**32
     signed = b1.numpy().view("int32").astype("float64")
-    sign = 1 - 2 * (b1.numpy() & 1).astype("float64")
+    # The angle's half of the circle is told by the sign: cos(pi - a) = -cos(a).
+    sign = np.where(signed < 0, -1, 1)
     wanted = sign * np.sqrt(-2 * np.log(u)) * np.cos(np.pi * signed / 2**32)
     # float32: u, log and the polynomial each lose a few units in the last place.
     np.testing.assert_allclose(draws[:1000], wanted, atol=5e-6)
+
+
+def test_logarithm():
+    """To a few 1e-7 of the larger of 1 and |log u|, and exactly 0 at u = 1."""
+    x = np.concatenate([np.geomspace(0.5, 2**32, 10**5), 2**32 - 256 * np.arange(99)])
+    x = x.astype("float32")
+    wanted = np.log(x.astype("float64") / 2**32)
+    found = noise._log(tf.constant(x), 32).numpy()
+    np.testing.assert_allclose(found, wanted, rtol=3e-7, atol=3e-7)
+    assert found.max() == 0 and noise._log(tf.constant(2.0**32), 32) == 0
 
 
 def test_moments(draws):
@@ -109,7 +130,7 @@ def test_the_same_with_and_without_xla(shape):
 
 
 def test_permutation_holds_everything_once_and_is_uniform():
-    order = noise.permutation(1000, noise.key(0, 0, noise.SHUFFLE)).numpy()
+    order = noise.permutation(1000, seed=0, step=0)
     assert sorted(order) == list(range(1000))
-    firsts = [int(noise.permutation(6, noise.key(0, s))[0]) for s in range(600)]
+    firsts = [noise.permutation(6, seed=0, step=s)[0] for s in range(600)]
     assert stats.chisquare(np.bincount(firsts, minlength=6)).pvalue > 1e-3

@@ -119,6 +119,9 @@ def training(run, losses, curve):
         lines = {rf"$\sigma^2 d$ = {noise:.0f}: nothing removed": noise}
         if bound:
             lines[rf"$\sigma^2 (d - r)$ = {bound:.0f}: rank bound"] = bound
+        if not bound:
+            wiener = metrics["wiener-contrast/loss"]["median"]
+            lines[f"Wiener filter, contrast-normalised: {wiener:.0f}"] = wiener
         plotting.loss_curves(ax, running, title, bound=lines)
     ax = axes.flat[-1]
     sigma = metrics["sigma"]["median"]

@@ -43,7 +43,7 @@ SWEEPS = {  # title -> the settings that differ from BASE
     "data": [
         {"n": n, "d": 1024, "source": source}
         for source in ("memory", "HDF5")
-        for n in (8192, 65_536, 262_144)
+        for n in (8192, 32_768, 131_072)
     ],
     "replicas": [{"replicas": r, "batch": 1024} for r in (1, 2)],
 }

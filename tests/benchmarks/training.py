@@ -145,36 +145,43 @@ def ratios(rows):
 
 
 def markdown(result):
-    """Return the result as text with two tables: times, and ratios."""
+    """Return the result as text with three tables: times, ratios, memory."""
     present = [n for n in TITLES if any(n in case["rows"] for case in result["cases"])]
-    others = [n for n in present if n not in ("deen_fit", "roofline")]
-    times, relative = [], []
+    # The roofline's process holds several libraries: its memory says nothing.
+    steppers = [n for n in present if n != "roofline"]
+    others = [n for n in steppers if n != "deen_fit"]
+    times, relative, memory = [], [], []
     for case in result["cases"]:
-        name = [case["network"], case["batch"]]
-        times.append(
-            [*name, *(time_and_memory(case["rows"].get(n), n) for n in present)]
-        )
-        ratios, row = case["ratios"], case["rows"].get("roofline")
+        name, rows = [case["network"], case["batch"]], case["rows"]
+        times.append([*name, *(microseconds(rows.get(n)) for n in present)])
+        ratios = case["ratios"]
         cells = [f"{ratios.get(f'ours / {n}', float('nan')):.2f}" for n in others]
-        if row:
-            products = row["parts"]["products"]
+        if "roofline" in rows:
+            products = rows["roofline"]["parts"]["products"]
             cells += [
                 f"{ratios.get('part of the roofline', float('nan')):.0%}",
                 f"{products['library']}, {products['GFLOP/s']:.0f}",
             ]
         relative.append([*name, *cells])
+        data = f"{case['data bytes'] / 1e6:.0f}"
+        memory.append([*name, data, *(megabytes(rows.get(n)) for n in steppers)])
     text = (
-        f"# Whole training steps\n\n{report.where(result)}\n\n"
-        "Median over the rounds, microseconds a step; in brackets peak resident memory of "
-        "the process, MB. Written by `python -m tests.benchmarks.training`, which says how."
-        "\n\n"
+        f"# Whole training steps\n\n{report.where(result)}\n\nMicroseconds a step, median "
+        "over the rounds. Written by `python -m tests.benchmarks.training`, which says "
+        "how.\n\n"
     )
-    text += report.table(["network", "batch", *(TITLES[n] for n in present)], times)
-    text += "\nRatios: medians over the rounds.\n\n"
-    head = [f"ours / {TITLES[n]}" for n in others]
+    head = ["network", "batch"]
+    text += report.table([*head, *(TITLES[n] for n in present)], times)
+    text += "\nRatios, medians over the rounds:\n\n"
+    columns = [f"ours / {TITLES[n]}" for n in others]
     if "roofline" in present:
-        head += ["part of the roofline", "its products: GFLOP/s"]
-    text += report.table(["network", "batch", *head], relative)
+        columns += ["part of the roofline", "its products by, GFLOP/s"]
+    text += report.table([*head, *columns], relative)
+    text += (
+        "\nPeak resident memory of the process, MB; in brackets above what its libraries "
+        "hold once imported:\n\n"
+    )
+    text += report.table([*head, "data", *(TITLES[n] for n in steppers)], memory)
     for name in result["missing"]:
         text += (
             f"\n{TITLES[name]}: {IMPLEMENTATIONS[name]} is not installed, left out.\n"
@@ -184,12 +191,15 @@ def markdown(result):
     return text
 
 
-def time_and_memory(row, name):
+def microseconds(row):
+    return "failed" if row is None else f"{1e6 * statistics.median(row['step']):.0f}"
+
+
+def megabytes(row):
     if row is None:
         return "failed"
-    cell = f"{1e6 * statistics.median(row['step']):.0f}"
-    # The roofline's process holds several libraries: its memory says nothing.
-    return cell if name == "roofline" else f"{cell} ({row['memory'] / 1e6:.0f})"
+    peak, libraries = row["memory"]["peak"], row["memory"]["libraries"]
+    return f"{peak / 1e6:.0f} ({(peak - libraries) / 1e6:.0f})"
 
 
 if __name__ == "__main__":

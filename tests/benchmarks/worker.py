@@ -2,7 +2,7 @@
 
 prepare     draw weights and data, check loss and gradients, compile, run one epoch
 run         time some epochs
-memory      peak resident memory since `prepare`
+memory      peak resident memory since `prepare`, and what the libraries alone held
 details     what the implementation has to tell of its turns
 """
 
@@ -26,10 +26,8 @@ TOLERANCE = 1e-4  # float32 rounding is near 1e-6; a lost factor or term is near
 class Worker:
     def __init__(self, name):
         self.module = importlib.import_module(f"tests.benchmarks.steps.{name}")
+        self.libraries = memory.now()
         self.steps = None
-
-    def title(self):
-        return self.module.TITLE
 
     def prepare(self, network, batch):
         network = NETWORKS[network]
@@ -69,7 +67,7 @@ class Worker:
         return time.perf_counter() - start if answer is None else answer
 
     def memory(self):
-        return memory.peak()
+        return {"peak": memory.peak(), "libraries": self.libraries}
 
     def details(self):
         return self.steps.details()

@@ -1,7 +1,7 @@
 """The machine's limit: nothing but a step's matrix products, tanh and normal numbers.
 
-Each of the three by whichever library at hand is fastest in this very run: NumPy's
-OpenBLAS, TensorFlow's oneDNN, PyTorch's MKL.
+Each of the three by whatever at hand is fastest in this very run: NumPy's OpenBLAS,
+TensorFlow with and without XLA, PyTorch's MKL; for the normals our own too.
 """
 
 import contextlib
@@ -10,6 +10,8 @@ import time
 
 import numpy as np
 import tensorflow as tf
+
+from deen_tf import noise
 
 torch = None
 with contextlib.suppress(ImportError):
@@ -34,12 +36,14 @@ class Steps:
         self.parts = {
             "products": {
                 "OpenBLAS": self._numpy_products(factors, transposed),
-                "oneDNN": self._tf_products(factors, transposed),
+                "TensorFlow": self._tf_products(factors, transposed, False),
+                "XLA": self._tf_products(factors, transposed, True),
             },
             "tanh": {"NumPy": lambda: np.tanh(a), "TensorFlow": self._tf_tanh(a)},
             "normals": {
                 "NumPy": lambda: self.random.standard_normal(out=nu, dtype="f4"),
                 "TensorFlow": self._tf_normals(nu.shape),
+                "deen_tf": self._our_normals(nu.shape),
             },
         }
         if torch:
@@ -101,10 +105,10 @@ class Steps:
         return step
 
     @staticmethod
-    def _tf_products(factors, transposed):
+    def _tf_products(factors, transposed, jit_compile):
         factors = [(tf.constant(a), tf.constant(b)) for a, b in factors]
 
-        @tf.function(autograph=False)
+        @tf.function(autograph=False, jit_compile=jit_compile)
         def step(factors):
             products = []
             for (a, b), t in zip(factors, transposed, strict=True):
@@ -124,6 +128,15 @@ class Steps:
     def _tf_normals(shape):
         random = tf.random.Generator.from_seed(0)
         return lambda: random.normal(shape)
+
+    @staticmethod
+    def _our_normals(shape):
+        @tf.function(autograph=False, jit_compile=True)
+        def draw(step):
+            return noise.standard_normal(shape, noise.key(0, step))
+
+        step = tf.constant(1)
+        return lambda: draw(step)
 
 
 def _median(step):
