@@ -93,7 +93,7 @@ def test_help_needs_no_tensorflow(script, tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "--seeds" in done.stdout
+    assert "--out" in done.stdout
 
 
 @pytest.mark.parametrize(
