@@ -14,9 +14,11 @@ Patches are rows: (n, d) with `shape` = (height, width), by default square, or (
 width). A noise level is one number, or one per patch, (n,). Answers have the shape of xi.
 """
 
+import contextlib
+
 import numpy as np
 
-from deen_tf.validation import as_points, positive, whole
+from deen_tf.validation import as_points, image_shape, positive, whole
 
 
 def median_gaussian(xi, median_size=3, gaussian_sigma=1.0, shape=None):
@@ -75,6 +77,8 @@ def tune_median_gaussian(
     errors : dict
         (median_size, gaussian_sigma) -> mean squared error per pixel.
     """
+    if not (len(median_sizes) and len(gaussian_sigmas)):
+        raise ValueError("median_sizes and gaussian_sigmas must not be empty")
     clean, noisy = _pairs(clean, noisy, shape)
     errors = {}
     for m in median_sizes:
@@ -175,6 +179,8 @@ def non_local_means(
     from skimage.restoration import denoise_nl_means
 
     strength = positive(strength, "strength")
+    patch_size = whole(patch_size, "patch_size")
+    patch_distance = whole(patch_distance, "patch_distance")
 
     def denoise(image, s):
         return denoise_nl_means(
@@ -212,15 +218,19 @@ def wavelet(xi, sigma, shape=None, wavelet="db1", shifts=4, progress=False):
     ------
     ImportError
         If PyWavelets is not there.
+    ValueError
+        If it does not know the wavelet.
     """
     try:
-        import pywt  # noqa: F401
+        import pywt
     except ImportError:
         raise ImportError(
             "baselines.wavelet needs PyWavelets: pip install PyWavelets"
         ) from None
     from skimage.restoration import denoise_wavelet
 
+    if wavelet not in (known := pywt.wavelist(kind="discrete")):
+        raise ValueError(f"wavelet must be one of {known}, got {wavelet!r}")
     steps = list(np.ndindex(2 * (whole(shifts, "shifts"),)))
 
     def denoise(image, s):
@@ -270,6 +280,8 @@ def tune_strength(denoiser, clean, noisy, sigma, strengths, shape=None):
     errors : dict
         Strength -> mean squared error per pixel.
     """
+    if not len(strengths):
+        raise ValueError("strengths must not be empty")
     clean, noisy = _pairs(clean, noisy, shape)
     errors = {s: _error(clean, denoiser(noisy, sigma, strength=s)) for s in strengths}
     return min(errors, key=errors.get), errors
@@ -292,40 +304,38 @@ def _each(denoise, xi, sigma, shape, progress):
 
 def _as_images(xi, shape):
     """Return patches as (n, height, width), float32."""
-    dimensions = np.ndim(xi)
-    if dimensions == 3:
-        n, height, width = np.shape(xi)
-        if shape is not None and tuple(shape) != (height, width):
-            raise ValueError(
-                f"shape is {tuple(shape)} but the patches are {(height, width)}"
-            )
-        return as_points(np.reshape(xi, (n, -1)), name="patches").reshape(
-            n, height, width
-        )
+    if shape is not None:
+        shape = image_shape(shape)
+    with contextlib.suppress(ValueError):  # as_points says what is wrong
+        xi = np.asanyarray(xi)
+    if isinstance(xi, np.ndarray) and xi.ndim == 3:
+        if shape not in (None, xi.shape[1:]):
+            raise ValueError(f"shape is {shape} but the patches are {xi.shape[1:]}")
+        rows = xi.reshape(len(xi), xi.shape[1] * xi.shape[2])
+        return as_points(rows, name="patches").reshape(xi.shape)
     points = as_points(xi, name="patches")
     d = points.shape[1]
     if shape is None:
         side = round(d**0.5)
         shape = (side, side)
-    height, width = shape
-    if height * width != d:
-        raise ValueError(
-            f"patches of {d} pixels do not have shape {tuple(shape)}: give shape"
-        )
-    return points.reshape(-1, height, width)
+    if shape[0] * shape[1] != d:
+        raise ValueError(f"patches of {d} pixels do not have shape {shape}: give shape")
+    return points.reshape(-1, *shape)
 
 
 def _noise_levels(sigma, n):
     """Return one positive noise level for each of n patches, (n,), float64."""
     if np.ndim(sigma) == 0:
         return np.full(n, positive(np.asarray(sigma).item()))
-    sigma = as_points(np.reshape(sigma, (-1, 1)), name="sigma", dtype="float64")[:, 0]
-    if len(sigma) != n:
+    if np.shape(sigma) != (n,):
         raise ValueError(
-            f"sigma must be one number or {n}, one for each patch, got {len(sigma)}"
+            f"sigma must be one number or {n}, one for each patch, got shape "
+            f"{np.shape(sigma)}"
         )
+    sigma = as_points(np.reshape(sigma, (n, 1)), 1, "sigma", "float64")[:, 0]
     if sigma.min() <= 0:
         raise ValueError(f"sigma must be positive, got {sigma.min()}")
+    positive(sigma.min())  # not too small either
     return sigma
 
 

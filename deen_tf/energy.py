@@ -19,6 +19,7 @@ whatever the other layers and however long the training. A single step removes a
 the fraction r / d of the noise power.
 """
 
+import keras
 import tensorflow as tf
 
 from deen_tf import initialization
@@ -26,6 +27,7 @@ from deen_tf.pointwise import pointwise
 from deen_tf.score_model import ScoreModel
 
 
+@keras.saving.register_keras_serializable(package="deen_tf")
 class EnergyModel(ScoreModel):
     """An MLP energy; subclasses bring the objective.
 
@@ -93,7 +95,9 @@ class EnergyModel(ScoreModel):
         ndarray or tensor, shape (n, dim(h^(L)))
             Their sum over the last axis is the energy.
         """
-        return self.last_hidden(x) * tf.squeeze(self.last.kernel, axis=1)
+        h = self.last_hidden(x)
+        # Outside `call` Keras leaves weights in their own type, whatever the policy.
+        return h * tf.cast(tf.squeeze(self.last.kernel, axis=1), h.dtype)
 
     def loss_bound(self):
         """Return sigma^2 (d - r), r = min(d, dim h^(1)): no training goes below it.

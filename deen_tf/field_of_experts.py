@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from deen_tf.deen import DEEN
-from deen_tf.validation import as_points, whole
+from deen_tf.validation import as_points, image_shape, whole
 
 WINDOWS = 20_000  # of the data, to which the filters are drawn
 GAIN = 1.3  # see `FieldOfExperts.adapt`
@@ -63,7 +63,7 @@ class FieldOfExperts(DEEN):
                 f"stride must be at most size = {size}, or pixels are passed over; got "
                 f"{stride}"
             )
-        self.shape = None if shape is None else tuple(whole(s, "shape") for s in shape)
+        self.shape = None if shape is None else image_shape(shape)
 
     def get_config(self):
         return super().get_config() | {

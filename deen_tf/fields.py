@@ -14,7 +14,7 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-from deen_tf.validation import as_points, positive
+from deen_tf.validation import as_points, positive, whole
 
 FEW = 8  # outputs: up to here one backward pass each, beyond them a vectorised loop
 
@@ -41,16 +41,30 @@ def jacobian(field, x, step=None, batch=None):
     Raises
     ------
     ValueError, TypeError
-        If x is not a finite array of points, or step not positive.
+        If x is not a finite array of points, the field has no score or, without a step,
+        none that TensorFlow can differentiate, or the step is not positive or so small that
+        it is lost in the rounding of x.
     """
+    if not hasattr(field, "score"):
+        raise TypeError(f"a field must have a method score, got {field!r}")
     if step is not None:
         return _central_differences(
-            field, as_points(x, dtype="float64"), positive(step)
+            field, as_points(x, dtype="float64"), positive(step, "step")
         )
     x = as_points(x, dtype=getattr(field, "compute_dtype", "float32"))
-    batch = max(1, 2**24 // x.shape[1] ** 2 // 16) if batch is None else batch
+    if batch is None:
+        batch = max(1, 2**24 // x.shape[1] ** 2 // 16)
+    batch = whole(batch, "batch")
     batched = _batched_jacobian(field, x.shape[1], x.dtype.name)
-    parts = [batched(tf.constant(x[i : i + batch])) for i in range(0, len(x), batch)]
+    try:
+        parts = [
+            batched(tf.constant(x[i : i + batch])) for i in range(0, len(x), batch)
+        ]
+    except NotImplementedError:  # a symbolic tensor was asked for its numbers
+        raise TypeError(
+            f"TensorFlow cannot differentiate the score of {field!r}: give `step`, for "
+            "central differences"
+        ) from None
     return np.concatenate([part.numpy() for part in parts])
 
 
@@ -94,6 +108,9 @@ def _batched_jacobian(field, dimension, dtype):
 
 
 def _central_differences(field, x, step):
+    dtype = getattr(field, "compute_dtype", "float64")
+    if (np.asarray(x + step, dtype) == np.asarray(x, dtype)).any():
+        raise ValueError(f"step = {step:g} is lost in the rounding of x in {dtype}")
     columns = []
     for j in range(x.shape[1]):
         shift = np.zeros(x.shape[1])

@@ -21,6 +21,7 @@ import numpy as np
 POINTS, CENTRES = 2048, 4096  # a block: large enough for the matrix product's full rate
 UNIT_ROUNDOFF = 2.0**-24  # of float32
 NEGLECTED = 16.0  # nats
+FARTHEST = 1e36  # |xi| max |x_k| in units of the centres' spread: float32 ends at 3e38
 
 
 class Centres:
@@ -54,16 +55,18 @@ class Centres:
             self.rows[part, d + 1] = half - self.rows[part, d]
         self.variance = -2 * halves.mean() * self.unit**2
         self.radius = np.sqrt(-2 * halves.min())
-        if not np.isfinite(self.radius):
+        if not self.radius < FARTHEST**0.5:
             raise ValueError(
-                "the centres differ by too much for float32: is one an outlier?"
+                "the centres differ by too much, or too little, for float32: rescale, or "
+                "is one an outlier?"
             )
 
     def _scale(self, x, out):
         """Write (x - mean) / unit into `out`, float32, and return its squared lengths."""
-        np.subtract(x, self.mean, out=out, casting="same_kind")
-        out /= np.float32(self.unit)
-        return _squares(out)
+        with np.errstate(all="ignore"):  # what overflows is refused by the caller
+            np.subtract(x, self.mean, out=out, casting="same_kind")
+            out /= np.float32(self.unit)
+            return _squares(out)
 
     def sums(self, points, sigmas, tolerance, progress, differences=False):
         """Sum over the centres for all points and bandwidths.
@@ -96,6 +99,11 @@ class Centres:
         for block in _slices(len(points), height):
             xi = points[block]
             lengths = np.sqrt(self._scale(xi, rows[: len(xi), :-2]))
+            if not lengths.max() * max(self.radius, 1) < FARTHEST:
+                raise ValueError(
+                    "a point lies too far from the centres for float32, at more than "
+                    f"{FARTHEST:g} times their spread, {self.unit:.3g}"
+                )
             scale = UNIT_ROUNDOFF * (lengths * self.radius + self.radius**2 / 2)
             exact = np.sqrt(width) * scale * betas.max() > tolerance
             margin = cut + 2 * (width + 3) * scale
@@ -106,7 +114,8 @@ class Centres:
                 np.matmul(rows[: len(xi)], self.rows[part].T, out=a)
                 highest = a.max(1)
                 peak = np.maximum(peak, highest)
-                floor = (peak - margin).astype("float32")
+                with np.errstate(over="ignore"):  # at a huge sigma all are near
+                    floor = (peak - margin).astype("float32")
                 for refine in (True, False):
                     active = np.flatnonzero((highest >= floor) & (exact == refine))
                     # Few rows at a time stay in the cache; a product of them wants more.
@@ -193,7 +202,7 @@ class Sums:
         top = self._raise(rows, a.max(1) - offset)
         a -= (top + offset)[:, None].astype("float32")
         weights = np.empty_like(a)
-        for g, beta in enumerate(self.betas.astype("float32")):
+        for g, beta in enumerate(np.minimum(self.betas, 1e38).astype("float32")):
             np.exp(np.multiply(a, beta, out=weights), out=weights)
             self.total[rows, g] += np.einsum("ij->i", weights)
         if self.moment is not None:

@@ -21,7 +21,7 @@ Energies are functions (n, 2) -> (n,), or anything with such an `.energy`.
 
 import numpy as np
 
-from deen_tf.validation import as_points, positive, whole
+from deen_tf.validation import as_points, image_shape, positive, whole
 
 LOST_MASS = 1e-6  # of the exact density, outside the grid or between its points
 
@@ -234,7 +234,7 @@ def ssim(x, x_hat, shape, data_range):
 
     x, x_hat = _alike(x, x_hat, "x", "x_hat")
     ranges = _ranges(data_range, len(x), "data_range")
-    shape = tuple(shape)
+    shape = image_shape(shape)
     if np.prod(shape) != x.shape[1] or min(shape) < 11:
         raise ValueError(
             f"shape must be 11 x 11 or more of {x.shape[1]} pixels, got {shape}"
@@ -264,12 +264,13 @@ def mean_and_standard_error(values, groups=None):
     mean, standard_error : float
         The error is NaN if there is one group only.
     """
-    values = np.asarray(values, "float64")
-    groups = np.arange(len(values)) if groups is None else np.asarray(groups)
-    if values.ndim != 1 or groups.shape != values.shape or not len(values):
+    n = np.size(values)
+    groups = np.arange(n) if groups is None else np.asarray(groups)
+    if np.ndim(values) != 1 or groups.shape != (n,) or not n:
         raise ValueError(
-            f"values {values.shape} and groups {groups.shape} must be one (n,)"
+            f"values {np.shape(values)} and groups {groups.shape} must be one (n,)"
         )
+    values = as_points(np.reshape(values, (n, 1)), 1, "values", "float64")[:, 0]
     mean = values.mean()
     _, group = np.unique(groups, return_inverse=True)
     sums = np.bincount(group, values - mean)
@@ -301,6 +302,8 @@ def _both(true_energy, energy, box, points):
 
 def _log_masses(energy, box, points, exact=False):
     centers, cell = _grid(box, points)
+    if not callable(getattr(energy, "energy", energy)):
+        raise TypeError(f"an energy must be a function or have one, got {energy!r}")
     E = np.asarray(getattr(energy, "energy", energy)(centers), "float64")
     if E.shape != (len(centers),):
         raise ValueError(f"an energy must have shape ({len(centers)},), got {E.shape}")
@@ -322,7 +325,10 @@ def _log_masses(energy, box, points, exact=False):
 def _grid(box, points):
     """Return the midpoints of the cells, (points^2, 2), x2 fastest, and a cell's area."""
     points = whole(points, "points", 2)
-    edges = np.asarray(box, "float64")
+    try:
+        edges = np.asarray(box, "float64")
+    except (TypeError, ValueError):
+        edges = np.empty(0)
     edges = np.stack([edges, edges]) if edges.shape == (2,) else edges
     if (
         edges.shape != (2, 2)
@@ -367,16 +373,27 @@ def _alike(a, b, name_a, name_b):
 
 
 def _jacobians(jacobians):
-    J = np.asarray(jacobians, "float64")
-    if J.ndim != 3 or J.shape[1] != J.shape[2] or not len(J):
-        raise ValueError(f"jacobians must have shape (n, d, d), got {J.shape}")
-    if not np.isfinite(J).all():
-        raise ValueError("jacobians must be finite")
-    return J
+    try:
+        n, d, columns = np.shape(jacobians)
+    except ValueError:
+        d, columns = 0, 1
+    if d != columns:
+        raise ValueError(
+            f"jacobians must be an array of shape (n, d, d), got {jacobians!r:.80}"
+        )
+    flat = as_points(np.reshape(jacobians, (n, d * d)), None, "jacobians", "float64")
+    return flat.reshape(n, d, d)
 
 
 def _ranges(value, n, name):
-    value = np.broadcast_to(np.asarray(value, "float64"), (n,))
-    if not (np.isfinite(value) & (value > 0)).all():
-        raise ValueError(f"{name} must be positive and finite")
+    if np.ndim(value) == 0:
+        return np.full(n, positive(np.asarray(value).item(), name))
+    if np.shape(value) != (n,):
+        raise ValueError(
+            f"{name} must be one number or {n}, one for each patch, got shape "
+            f"{np.shape(value)}"
+        )
+    value = as_points(np.reshape(value, (n, 1)), 1, name, "float64")[:, 0]
+    if value.min() <= 0:
+        raise ValueError(f"{name} must be positive, got {value.min()}")
     return value

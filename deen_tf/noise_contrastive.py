@@ -198,6 +198,11 @@ class NoiseContrastive(EnergyModel):
 
     def __init__(self, *args, noise="gaussian", ratio=1, smooth=True, **kwargs):
         super().__init__(*args, **kwargs)
+        if self.compute_dtype != self.variable_dtype:
+            raise ValueError(
+                "NoiseContrastive compares densities and needs one precision throughout: "
+                f"float32 or float64, got the policy {self.dtype_policy.name}"
+            )
         named = {
             "uniform": UniformNoise,
             "gaussian": GaussianNoise,
@@ -208,7 +213,7 @@ class NoiseContrastive(EnergyModel):
         if isinstance(noise, str):
             if noise not in named:
                 raise ValueError(f"noise must be one of {sorted(named)}, got {noise!r}")
-            noise = named[noise](dtype=self.dtype_policy)
+            noise = named[noise](dtype=self.dtype_policy.name)
         if not isinstance(noise, NoiseLaw):
             raise TypeError(f"noise must be a name or a NoiseLaw, got {noise!r}")
         self.noise = noise

@@ -46,10 +46,13 @@ class Parzen:
     ------
     TypeError, ValueError
         If `x` does not hold finite real numbers in this shape, or sigma is not positive.
+        The methods refuse what has no place in floating-point numbers: points some 1e36
+        times the centres' spread away, scores too large for the type of the points.
     """
 
     def __init__(self, x, sigma):
         self.x = _as_given(x, name="x")
+        self.dimension = self.x.shape[1]
         self.sigma = positive(sigma)
         self._centres = Centres(self.x)
 
@@ -71,7 +74,7 @@ class Parzen:
         out = np.empty(len(points))
         for block, sums in self._sums(points, progress):
             out[block] = sums.log_densities()[:, 0]
-        return out
+        return self._told(out, "log density")
 
     def energy(self, points, progress=False):
         """Return E = -log P, shape (m,), float64, in nats; see `log_density`."""
@@ -93,8 +96,9 @@ class Parzen:
         points = self._checked(points)
         out = np.empty_like(points)
         for block, sums in self._sums(points, progress, differences=True):
-            out[block] = sums.mean_differences() / self.sigma**2
-        return out
+            with np.errstate(over="ignore"):
+                out[block] = sums.mean_differences() / self.sigma**2
+        return self._told(out, "score")
 
     def denoise(self, xi, progress=False):
         """Return the posterior mean x_hat(xi) = sum_k w_k(xi) x_k of noisy points (Eq. 11).
@@ -116,7 +120,15 @@ class Parzen:
         return out
 
     def _checked(self, points):
-        return _as_given(points, self.x.shape[1], "points")
+        return _as_given(points, self.dimension, "points")
+
+    def _told(self, answer, name):
+        if not np.isfinite(answer).all():
+            raise ValueError(
+                f"the {name} at sigma = {self.sigma:g} overflows {answer.dtype} so far from the "
+                "centres: give points in float64, or rescale"
+            )
+        return answer
 
     def _sums(self, points, progress, differences=False):
         with _bar(progress, blocks(len(self.x), *points.shape)) as bar:
@@ -199,6 +211,8 @@ def select_sigma(
     With several maxima the one that is highest on the sample is taken.
     """
     train = _as_given(train, name="train")
+    if np.ndim(sigmas) != 1:
+        raise TypeError(f"sigmas must be a sequence of numbers, got {sigmas!r}")
     sigmas = sorted({positive(sigma, "each of sigmas") for sigma in sigmas})
     splits = _Splits(train, validation, folds, whole(seed, "seed", 0))
     start = _locate(*next(iter(splits)), np.random.default_rng([seed, 1]), splits.name)

@@ -17,7 +17,7 @@ patches of another contrast than it learned from.
 
 import numpy as np
 
-from deen_tf.validation import as_points, positive, whole
+from deen_tf.validation import as_points, image_shape, positive, whole
 
 
 def denoise_image(model, image, noise_level=None, stride=4, shape=None, progress=False):
@@ -45,12 +45,15 @@ def denoise_image(model, image, noise_level=None, stride=4, shape=None, progress
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         If the image is smaller than a patch or not finite, the stride leaves pixels that no
-        patch covers, or the model's dimension is not that of a square and no shape is given.
+        patch covers, the model cannot denoise, or its dimension is not that of the shape, or
+        of a square if none is given.
     """
     from tqdm.auto import tqdm
 
+    if not (hasattr(model, "sigma") and hasattr(model, "denoise")):
+        raise TypeError(f"model must have sigma and denoise, got {model!r}")
     image = as_points(image, name="image")
     height, width = _patch_shape(model, shape)
     if image.shape[0] < height or image.shape[1] < width:
@@ -64,7 +67,7 @@ def denoise_image(model, image, noise_level=None, stride=4, shape=None, progress
             f"stay uncovered; got {stride}"
         )
     level = model.sigma if noise_level is None else noise_level
-    scale = positive(level, "noise_level") / model.sigma
+    scale = positive(level, "noise_level", dtype="float32") / model.sigma
     total, cover = np.zeros(image.shape), np.zeros(image.shape)
     rows, columns = (
         _places(side, patch, stride)
@@ -88,10 +91,14 @@ def _places(side, patch, stride):
 
 
 def _patch_shape(model, shape):
-    if shape is not None:
-        height, width = shape
-        return whole(height, "shape"), whole(width, "shape")
     d = getattr(model, "dimension", None)
+    if shape is not None:
+        height, width = image_shape(shape)
+        if d not in (None, height * width):
+            raise ValueError(
+                f"shape must have the model's {d} pixels, got {height} x {width}"
+            )
+        return height, width
     side = round((d or 0) ** 0.5)
     if d is None or side**2 != d:
         raise ValueError(

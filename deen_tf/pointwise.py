@@ -13,15 +13,16 @@ def pointwise(function):
 
     The method's body is the mathematics of one batch. Around it: NumPy-like input is
     checked, evaluated compiled and in batches, and answered as NumPy; tensors are
-    answered as tensors, connected to any tape that watches them.
+    answered as tensors, connected to any tape that watches them. Tensors are checked for
+    type and shape only: what is not finite in them goes through, as in TensorFlow.
     """
 
     @functools.wraps(function)
     def evaluate(self, x):
         if not tf.executing_eagerly():
-            return function(self, tf.cast(tf.convert_to_tensor(x), self.compute_dtype))
+            return function(self, as_tensor(x, self.dimension, self.compute_dtype))
         if tf.is_tensor(x):
-            x = tf.cast(x, self.compute_dtype)
+            x = as_tensor(x, self.dimension, self.compute_dtype)
             self._check_width(x)
             compiled = self._compiled(function)
             batches = [
@@ -42,3 +43,22 @@ def pointwise(function):
 
     evaluate.tensor_function = function
     return evaluate
+
+
+def as_tensor(x, dimension, dtype):
+    """Return points that are a tensor, or are used in a graph, as a tensor of `dtype`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If they are not dense real numbers of shape (n, dimension), as far as is known.
+    """
+    if isinstance(x, tf.SparseTensor | tf.RaggedTensor | tf.IndexedSlices):
+        raise TypeError(f"x must be a dense tensor, got {type(x).__name__}")
+    x = tf.convert_to_tensor(x)
+    if not (x.dtype.is_floating or x.dtype.is_integer or x.dtype.is_bool):
+        raise TypeError(f"x must hold real numbers, got dtype {x.dtype.name}")
+    if not x.shape.is_compatible_with((None, dimension)) or x.shape[1:] == (0,):
+        wanted = f"(n, {'d' if dimension is None else dimension})"
+        raise ValueError(f"x must have shape {wanted}, got {tuple(x.shape)}")
+    return tf.cast(x, dtype)

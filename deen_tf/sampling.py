@@ -36,6 +36,7 @@ brings Keras 2 (tf-keras) in beside Keras 3. The two steps below are shorter tha
 fit its interface to a model.)
 """
 
+import contextlib
 import functools
 from typing import NamedTuple
 
@@ -89,7 +90,8 @@ def langevin(density, x, *, step, steps, seed=0, adjusted=False, kept=1):
     Raises
     ------
     TypeError, ValueError
-        If the density has no energy to adjust with, or an argument is out of range.
+        If the density has no score, or no energy to adjust with, an argument is out of
+        range, or a chain runs off to infinity: the step is too large.
     """
     method = "mala" if adjusted else "langevin"
     return _run(density, x, method, step, steps, seed, kept)
@@ -135,6 +137,10 @@ def walk_jump(density, xi, *, step, steps, seed=0, adjusted=False, kept=1):
     walk : Chains
         The noisy points they were made from.
     """
+    if not hasattr(density, "denoise"):
+        raise TypeError(f"walk_jump needs a density with denoise, got {density!r}")
+    xi = as_points(xi, getattr(density, "dimension", None), "xi", "float64")
+    _check(density, "denoise", xi[:1], xi[:1].shape)
     walk = langevin(
         density, xi, step=step, steps=steps, seed=seed, adjusted=adjusted, kept=kept
     )
@@ -143,6 +149,8 @@ def walk_jump(density, xi, *, step, steps, seed=0, adjusted=False, kept=1):
 
 
 def _run(density, x, method, step, steps, seed, kept, leapfrogs=1):
+    if not hasattr(density, "score"):
+        raise TypeError(f"a density must have a method score, got {density!r}")
     if method != "langevin" and not hasattr(density, "energy"):
         raise TypeError(
             f"{method} needs an energy, and {type(density).__name__} has only a score: "
@@ -153,9 +161,14 @@ def _run(density, x, method, step, steps, seed, kept, leapfrogs=1):
     steps, kept = whole(steps, "steps"), whole(kept, "kept")
     if steps % kept:
         raise ValueError(f"kept must divide steps = {steps}, got {kept}")
-    step = tf.constant(positive(step, "step"), dtype)
+    step = np.array(positive(step, "step"), dtype)
+    if not 0 < step < np.inf:
+        raise ValueError(f"step must be a normal number in {dtype}, got {step}")
+    _check(density, "score", x[:1], x[:1].shape)
+    if method != "langevin":
+        _check(density, "energy", x[:1], (1,))
     program = _program(density, method, leapfrogs, x.shape[1], dtype)
-    x, accepted = tf.constant(x), tf.zeros(len(x), dtype)
+    x, accepted, step = tf.constant(x), tf.zeros(len(x), dtype), tf.constant(step)
     # Steps are numbered from seed * 2^32: the number alone keys the randomness, and one
     # program serves all seeds.
     first = (whole(seed, "seed", least=0) % 2**31) << 32
@@ -164,7 +177,23 @@ def _run(density, x, method, step, steps, seed, kept, leapfrogs=1):
         ends = tf.constant(start, tf.int64), tf.constant(start + every, tf.int64)
         x, accepted = program(x, accepted, step, *ends)
         states.append(x.numpy())
+        lost = np.count_nonzero(~np.isfinite(states[-1]).all(1))
+        if lost:
+            raise ValueError(
+                f"{lost} of {len(states[-1])} chains ran off to infinity: take a step "
+                f"smaller than {float(step):g}"
+            )
     return Chains(np.stack(states), accepted.numpy() / steps)
+
+
+def _check(density, method, x, shape):
+    """Let the density answer once outside the compiled program, and check the shape."""
+    answer = np.shape(getattr(density, method)(x))
+    if answer != shape:
+        raise ValueError(
+            f"the {method} of {type(density).__name__} must have shape {shape} for one "
+            f"point, got {answer}"
+        )
 
 
 @functools.lru_cache(maxsize=32)
@@ -239,7 +268,17 @@ def _from_numpy(function, dtype, shape):
 
     def call(x):
         def answer(points):
-            return np.asarray(function(points), dtype)
+            # Points so far out that the density refuses them get NaN: such proposals are
+            # rejected.
+            values = np.full((len(points), *shape[1:]), np.nan, dtype)
+            rows = np.flatnonzero(np.isfinite(points).all(1))
+            try:
+                values[rows] = function(points[rows])
+            except ValueError:
+                for i in rows:
+                    with contextlib.suppress(ValueError):
+                        values[i] = function(points[i : i + 1])[0]
+            return values
 
         y = tf.numpy_function(answer, [x], dtype)
         return tf.ensure_shape(y, shape)

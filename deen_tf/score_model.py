@@ -1,5 +1,4 @@
-"""What every model of this package shares: noise, one objective for training and test,
-batched evaluation of points, checks, saving and export.
+"""What every model of this package shares: network, noise, objective, training step.
 
 A model answers with a score psi(x), (n, d), and through it with the least-squares
 estimate of the clean point from a noisy one (Eq. 11),
@@ -22,13 +21,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from deen_tf import noise, training
-from deen_tf.atomic import replacing
-from deen_tf.pointwise import pointwise
+from deen_tf import distribution, noise
+from deen_tf.pointwise import as_tensor, pointwise
+from deen_tf.trainer import Trainer
 from deen_tf.validation import as_points, positive, whole
 
 
-class ScoreModel(keras.Model):
+class ScoreModel(Trainer):
     """Base of all models: an MLP with tanh hidden layers and a linear last layer.
 
     Parameters
@@ -74,17 +73,14 @@ class ScoreModel(keras.Model):
         self.hidden_units = tuple(whole(u, "hidden_units") for u in hidden_units)
         if not self.hidden_units:
             raise ValueError("hidden_units must name at least one hidden layer, got ()")
-        self.sigma = positive(sigma)
+        self.sigma = positive(sigma, dtype=self.compute_dtype)
         self.seed = whole(seed, "seed", least=0)
         self.noise_samples = whole(noise_samples, "noise_samples")
         if first_layer_gain is not None:
             first_layer_gain = positive(first_layer_gain, "first_layer_gain")
         self.first_layer_gain = first_layer_gain
         self.loss_tracker = keras.metrics.Mean("loss")
-        self.dimension = None
         self.hidden = []
-        self._programs = training.Programs()
-        self._epochs = None  # set while `fit` runs on data in memory
 
     def get_config(self):
         return super().get_config() | {
@@ -176,22 +172,14 @@ class ScoreModel(keras.Model):
         width = sum(self.hidden_units) + (self.dimension or 1)
         return max(256, 2**23 // width)
 
-    def _check_width(self, x):
-        if x.ndim != 2 or self.dimension not in (None, x.shape[1]):
-            wanted = "d" if self.dimension is None else self.dimension
-            raise ValueError(
-                f"x must have shape (n, {wanted}), got {tuple(x.shape)}: the model was "
-                f"built for points of {wanted} dimensions"
-            )
-        if not self.built:
-            self.build((None, x.shape[1]))
-
     def _compiled(self, function):
         spec = tf.TensorSpec((None, self.dimension), self.compute_dtype)
         return self._programs.get(
             function,
             lambda: tf.function(
-                functools.partial(function, self), input_signature=[spec]
+                functools.partial(function, self),
+                input_signature=[spec],
+                autograph=False,
             ),
         )
 
@@ -223,7 +211,7 @@ class ScoreModel(keras.Model):
                 f"{type(self).__name__} learns from points alone: pass x without "
                 "targets or sample weights"
             )
-        x = tf.cast(x, self.compute_dtype)
+        x = as_tensor(x, self.dimension, self.compute_dtype)
         x = tf.repeat(x, self.noise_samples, axis=0)
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
 
@@ -251,184 +239,36 @@ class ScoreModel(keras.Model):
 
     def train_step(self, data):
         """Draw the noise, descend the objective once."""
+        data, share, _ = distribution.part_of_batch(data)
         with tf.GradientTape() as tape:
             loss = self._loss(data, self.optimizer.iterations, noise.TRAINING)
-            # Gradients are summed over replicas: scale so that the sum is the mean.
-            replicas = self.distribute_strategy.num_replicas_in_sync
-            scaled = self.optimizer.scale_loss(loss / replicas)
+            loss *= tf.cast(share, loss.dtype)  # the sum over replicas is the mean
+            scaled = self.optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled, self.trainable_variables)
+        gradients = distribution.clipped(self.optimizer, gradients)
         self.optimizer.apply_gradients(
             zip(gradients, self.trainable_variables, strict=True)
         )
-        self.loss_tracker.update_state(loss)
-        return {"loss": self.loss_tracker.result()}
+        self.loss_tracker.update_state(distribution.sum_over_replicas(loss))
+        return self._logs()
 
     def test_step(self, data):
         """Measure the same objective, with the same noise at every evaluation."""
         step = tf.cast(self.loss_tracker.count, tf.int64)
+        data, share, rows = distribution.part_of_batch(data)
         loss = self._loss(data, step, noise.EVALUATION)
-        rows = tf.shape(tf.nest.flatten(data)[0])[0]
+        loss = distribution.sum_over_replicas(loss * tf.cast(share, loss.dtype))
         self.loss_tracker.update_state(loss, sample_weight=rows)
-        return {"loss": self.loss_tracker.result()}
+        return self._logs()
+
+    def _logs(self):
+        loss = self.loss_tracker.result()
+        # Keras takes the mean of several workers' logs along axis 0.
+        return {"loss": loss[None] if distribution.several_workers(self) else loss}
 
     @property
     def metrics(self):
         return [self.loss_tracker]
-
-    def compile(
-        self,
-        optimizer=None,
-        steps_per_execution="auto",
-        jit_compile="auto",
-        **kwargs,
-    ):
-        """Choose the optimizer; by default the paper's, Adam at learning rate 1e-3.
-
-        Parameters
-        ----------
-        optimizer : keras optimizer or str, optional
-        steps_per_execution : int or "auto"
-            Steps that run as one program. "auto": see `fit`.
-        jit_compile : bool or "auto"
-            Compile with XLA. "auto": see `fit`.
-        **kwargs
-            Of `keras.Model.compile`, but the loss: a model brings its own.
-        """
-        for name in ("loss", "metrics", "loss_weights", "weighted_metrics"):
-            if kwargs.pop(name, None) is not None:
-                raise ValueError(
-                    f"{type(self).__name__} brings its own objective: compile() takes no "
-                    f"{name}"
-                )
-        self._auto = {
-            "steps_per_execution": steps_per_execution == "auto",
-            "jit_compile": jit_compile == "auto",
-        }
-        self._programs = training.Programs()
-        super().compile(
-            optimizer=self.default_optimizer() if optimizer is None else optimizer,
-            steps_per_execution=(
-                1 if self._auto["steps_per_execution"] else steps_per_execution
-            ),
-            jit_compile=False if self._auto["jit_compile"] else jit_compile,
-            **kwargs,
-        )
-
-    def get_compile_config(self):
-        if not self.compiled:
-            return None
-        return {
-            "optimizer": keras.saving.serialize_keras_object(self.optimizer),
-            "steps_per_execution": (
-                "auto"
-                if self._auto["steps_per_execution"]
-                else self.steps_per_execution
-            ),
-            "jit_compile": "auto" if self._auto["jit_compile"] else self.jit_compile,
-        }
-
-    def compile_from_config(self, config):
-        self.compile(**keras.saving.deserialize_keras_object(config))
-        if self.built:
-            self.optimizer.build(self.trainable_variables)
-
-    def default_optimizer(self):
-        return keras.optimizers.Adam(learning_rate=1e-3)
-
-    def fit(
-        self,
-        x=None,
-        y=None,
-        batch_size=None,
-        epochs=1,
-        validation_split=0.0,
-        validation_data=None,
-        shuffle=True,
-        steps_per_epoch=None,
-        **kwargs,
-    ):
-        """Train; as `keras.Model.fit`, without targets.
-
-        Points in memory (an array, a list, an eager tensor) go the fast way: they stay
-        on the device, and whole runs of steps are one compiled program in which
-        minibatches are gathered and noise is drawn (see `deen_tf.training`). Anything
-        else (tf.data, generators, a distribution strategy) goes through Keras' own loop.
-
-        Parameters
-        ----------
-        x : array_like (n, d), tf.data.Dataset, keras.utils.PyDataset or generator
-        batch_size : int, optional
-            32 if not given, as Keras has it.
-        epochs, validation_split, validation_data, shuffle, steps_per_epoch, **kwargs
-            As in `keras.Model.fit`.
-
-        Returns
-        -------
-        keras.callbacks.History
-        """
-        if y is not None:
-            raise ValueError(
-                f"{type(self).__name__} learns from points alone: fit() takes no y"
-            )
-        return training.fit(
-            self,
-            super().fit,
-            x,
-            batch_size=batch_size,
-            epochs=epochs,
-            validation_split=validation_split,
-            validation_data=validation_data,
-            shuffle=shuffle,
-            steps_per_epoch=steps_per_epoch,
-            **kwargs,
-        )
-
-    def evaluate(self, x=None, y=None, **kwargs):
-        """Return the objective on the points x; as `keras.Model.evaluate`."""
-        if training.in_memory(x):
-            x = as_points(x, self.dimension, dtype=self.compute_dtype)
-            self._check_width(x)
-        return super().evaluate(x, y, **kwargs)
-
-    def make_train_function(self, force=False):
-        if self._epochs is None:
-            return super().make_train_function(force)
-        self.train_function = self._epochs
-        return self.train_function
-
-    # ---- saving ----------------------------------------------------------------------
-
-    def export(self, filepath, format="tf_saved_model", verbose=False, **kwargs):
-        """Write a SavedModel with the signatures of this model.
-
-        Each signature takes `x` of shape (n, d), any n, and answers with a dictionary
-        whose one entry has the signature's name. The model loads with
-        `tf.saved_model.load` in a process that knows neither Keras nor this package.
-
-        Parameters
-        ----------
-        filepath : str
-            A folder; replaced if it exists, and never seen half written.
-        """
-        if format != "tf_saved_model":
-            return super().export(filepath, format=format, verbose=verbose, **kwargs)
-        if kwargs:
-            raise TypeError(f"export() got unexpected arguments {sorted(kwargs)}")
-        if not self.built:
-            raise ValueError(
-                "the model has no weights yet: fit it, or evaluate a point, before export()"
-            )
-        archive = keras.export.ExportArchive()
-        archive.track(self)
-        spec = tf.TensorSpec((None, self.dimension), self.compute_dtype, name="x")
-        for name in self.signatures:
-            archive.add_endpoint(name, self._endpoint(name), input_signature=[spec])
-        with replacing(filepath) as temporary:
-            archive.write_out(temporary, verbose=verbose)
-
-    def _endpoint(self, name):
-        function = getattr(type(self), name).tensor_function
-        return lambda x: {name: function(self, x)}
 
 
 def squared_length(r):

@@ -25,7 +25,6 @@ Which density: by default that of xi = x + sigma nu, as DEEN.
 """
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from deen_tf.energy import EnergyModel
@@ -109,7 +108,7 @@ def median_bandwidth(x):
         tf.minimum(tf.size(squares) + count, 2 * tf.size(squares) - 1) // 2
     ]
     n = tf.cast(tf.maximum(n, 3), x.dtype)
-    return tf.maximum(median / tf.math.log(n), np.finfo(x.dtype.as_numpy_dtype).tiny)
+    return tf.maximum(median / tf.math.log(n), 1e-37)  # a normal number in every type
 
 
 def _square_distances(x):

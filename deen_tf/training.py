@@ -12,6 +12,13 @@ plain graph's step is 3.6 times as long for 32-32-32 units at batch 128 (it is a
 dispatch), 1.1 times at 4096, twice for MNIST's 128-128-256 at 128 and 1024 (its noise is
 not melted into one loop), 1.2 times for 1024-256 and the same for 2048-256, where both do
 little but matrix products at the machine's rate.
+
+The same seed gives the same weights, bit for bit: in another process, after a resume, with
+one thread or two. It ends at other hardware, other versions of TensorFlow, and between XLA
+and the plain graph. There the words of the noise (`deen_tf.noise`) and the order of the data
+are still equal; sums are rounded otherwise, and training lets the difference grow. XLA and
+the plain graph, 100 steps at batch 128: weights apart by 6e-8 of their norm for 32-32-32
+units in two dimensions; by 8e-6 for 128-128-256 in 784, the score by 2e-3, the loss by 1e-7.
 """
 
 import logging
@@ -20,8 +27,8 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from deen_tf import noise
-from deen_tf.validation import as_points, whole
+from deen_tf import distribution, noise
+from deen_tf.validation import as_points, check_resolution, positive, whole
 
 log = logging.getLogger("deen_tf")
 
@@ -46,7 +53,15 @@ def fit(model, keras_fit, x, *, batch_size, validation_split, validation_data, *
     x, batch_size, validation_split, validation_data, **more
         See `ScoreModel.fit`.
     """
+    if x is None:
+        raise TypeError("x must be points, shape (n, d), or a stream, got None")
+    whole(more["epochs"], "epochs", least=0)
+    if more["steps_per_epoch"] is not None:
+        whole(more["steps_per_epoch"], "steps_per_epoch")
+    validation_split = positive(validation_split, "validation_split", zero=True)
     if not in_memory(x):
+        if distribution.distributed(model) and model.compiled:
+            distribution.prepare(model, x)
         return keras_fit(
             x,
             batch_size=batch_size,
@@ -55,6 +70,7 @@ def fit(model, keras_fit, x, *, batch_size, validation_split, validation_data, *
             **more,
         )
     x = as_points(x, model.dimension, dtype=model.compute_dtype)
+    check_resolution(x, model.sigma)
     batch_size = whole(32 if batch_size is None else batch_size, "batch_size")
     if not 0 <= validation_split < 1:
         raise ValueError(
@@ -76,12 +92,10 @@ def fit(model, keras_fit, x, *, batch_size, validation_split, validation_data, *
     more["validation_batch_size"] = more.get("validation_batch_size") or batch_size
     if not model.built:
         model.adapt(x)
-    if (
-        model.run_eagerly
-        or more["steps_per_epoch"] is not None
-        or not model.compiled
-        or model.distribute_strategy.num_replicas_in_sync > 1
-    ):
+    if distribution.distributed(model) and model.compiled:
+        distribution.prepare(model, x)
+        return distribution.fit(model, keras_fit, x, batch_size, **more)
+    if model.run_eagerly or more["steps_per_epoch"] is not None or not model.compiled:
         return keras_fit(x, batch_size=batch_size, **more)
     del more["steps_per_epoch"]
     return _fit_in_memory(model, keras_fit, x, batch_size, **more)

@@ -9,6 +9,10 @@ import os
 
 import numpy as np
 
+# Beyond these, sums of squares over a data set would overflow; other types: float32's range.
+LARGEST = {"float64": 1e145, "float16": 6e4}
+LARGEST_SINGLE = 1e15
+
 
 def as_points(x, dimension=None, name="x", dtype="float32"):
     """Return `x` as a finite, C-contiguous array of points.
@@ -33,9 +37,12 @@ def as_points(x, dimension=None, name="x", dtype="float32"):
     TypeError
         If `x` does not hold real numbers.
     ValueError
-        If `x` has another rank or width, has no points, or holds NaN or infinity (also
-        when a value is too large for `dtype`).
+        If `x` has another rank or width, has no points, holds NaN or infinity (also when
+        a value is too large for `dtype`), values so large that their squares overflow
+        (beyond 1e15 in float32, 1e145 in float64), or masked ones.
     """
+    if np.ma.is_masked(x):
+        raise ValueError(f"{name} must not hold masked values: fill them, or leave out")
     try:
         points = np.asarray(x)
     except ValueError as error:
@@ -60,17 +67,35 @@ def as_points(x, dimension=None, name="x", dtype="float32"):
             f"{name} must be finite in {dtype}, got {points[row, column]} at row {row}, column "
             f"{column} ({np.count_nonzero(~finite)} such values)"
         )
+    largest = LARGEST.get(points.dtype.name, LARGEST_SINGLE)
+    most = max(float(points.max()), -float(points.min()))
+    if most > largest:
+        raise ValueError(
+            f"{name} must lie within {largest:g} of 0, or its squares overflow in {dtype}, "
+            f"got {most:g}: rescale it"
+        )
     return points
 
 
-def positive(value, name="sigma", zero=False):
-    """Return a finite positive float (or zero, if `zero`), or raise TypeError or ValueError."""
+def positive(value, name="sigma", zero=False, dtype="float64"):
+    """Return a finite positive float (or zero, if `zero`), or raise TypeError or ValueError.
+
+    Its square must be a normal number of the type `dtype` as well.
+    """
     if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a real number, got {value!r}")
     value = float(value)
     if not np.isfinite(value) or value < 0 or (value == 0 and not zero):
         wanted = "finite and not negative" if zero else "positive and finite"
         raise ValueError(f"{name} must be {wanted}, got {value!r}")
+    # (bfloat16, which NumPy does not know, has the range of float32.)
+    limits = np.finfo("float32" if dtype == "bfloat16" else dtype)
+    low, high = (float(limit) ** 0.5 for limit in (limits.tiny, limits.max))
+    if value and not low <= value <= high:
+        raise ValueError(
+            f"{name} must lie between {low:.2g} and {high:.2g}, where its square can be "
+            f"told in {dtype}, got {value!r}"
+        )
     return value
 
 
@@ -81,6 +106,38 @@ def whole(value, name, least=1):
     if value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}")
     return int(value)
+
+
+def image_shape(shape, name="shape"):
+    """Return (height, width) of an image as two ints, or raise TypeError or ValueError."""
+    if not isinstance(shape, tuple | list | np.ndarray) or len(shape) != 2:
+        raise TypeError(f"{name} must be a pair (height, width), got {shape!r}")
+    return tuple(whole(side, name) for side in shape)
+
+
+def check_resolution(x, sigma):
+    """Raise ValueError if noise of level sigma is lost in the rounding of the points x.
+
+    At the largest |x| one unit in the last place must not exceed sigma, or xi = x + sigma nu
+    is little else than x.
+
+    Parameters
+    ----------
+    x : ndarray, shape (n, d)
+        In the type in which they are used.
+    sigma : float
+    """
+    largest = float(max(x.max(), -x.min()))
+    if largest == 0:
+        return
+    epsilon = 2.0**-7 if x.dtype.name == "bfloat16" else float(np.finfo(x.dtype).eps)
+    last_place = epsilon * 2.0 ** np.floor(np.log2(largest))
+    if sigma < last_place:
+        raise ValueError(
+            f"noise of sigma = {sigma:g} is lost in the rounding of x, which is "
+            f"{last_place:.2g} in {x.dtype.name} at the largest value, {largest:.3g}: centre "
+            "and rescale the data, or give the model dtype='float64'"
+        )
 
 
 def output_folder(path):

@@ -9,6 +9,7 @@ import contextlib
 import csv
 import hashlib
 import importlib.metadata
+import io
 import json
 import logging
 import os
@@ -21,6 +22,8 @@ import time
 # TensorFlow reports its build and the missing GPU on every import.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 logging.getLogger("tensorflow").setLevel("ERROR")  # it counts our models as retracings
+
+KEEP_EVERY = 10.0  # seconds between two checkpoints of a training
 
 PACKAGES = ("tensorflow", "keras", "numpy", "scipy", "scikit-image", "h5py")
 
@@ -104,8 +107,10 @@ class Run:
         """Fit the model, or take up the fit that an interrupted run left.
 
         A fit is known by the model's configuration, its optimizer, the data and the
-        schedule. Its state is kept, at the end of an epoch, in `<out>/checkpoints`; a finished
-        fit stays there until the script has ended.
+        schedule. Its state is kept in `<out>/checkpoints`, at the end of an epoch, of the last
+        and otherwise every `KEEP_EVERY` seconds at most; a finished fit stays there until the
+        script has ended. What was trained since, an interrupted run trains again, to the same
+        weights.
 
         Parameters
         ----------
@@ -127,10 +132,12 @@ class Run:
             Of the fit, over all its parts.
         """
         config = model.get_config()
-        del config["name"]  # Keras counts the models of a process
+        compiled = model.get_compile_config()
+        # Keras counts the models of a process, and the optimizers.
+        del config["name"], compiled["optimizer"]["config"]["name"]
         fit = {
             "config": config,
-            "compile": model.get_compile_config(),
+            "compile": compiled,
             "x": hashlib.sha256(x.tobytes()).hexdigest(),
             "schedule": [batch_size, epochs, int(model.optimizer.iterations)],
             "versions": versions(),
@@ -143,21 +150,19 @@ class Run:
         if not model.built:
             model.adapt(x)
         model.optimizer.build(model.trainable_variables)
-        log = os.path.join(folder, "losses.csv")
-        model.fit(
-            x,
-            batch_size=batch_size,
-            epochs=epochs,
-            verbose=0,
-            callbacks=[_loss_log(log, bar, steps), _backup(folder, epochs)],
-        )
-        rows = {}
-        with open(log, newline="") as stream:
-            for end, loss, seconds in csv.reader(stream):
-                rows[int(end)] = float(loss), float(seconds)  # of a resume, the last
-        iterations = sorted(rows)
-        losses = [rows[end][0] for end in iterations]
-        return iterations, losses, sum(seconds for _, seconds in rows.values())
+        keeper = _keeper(folder, steps, epochs, bar)
+        done = keeper.take_up(model)
+        if done < epochs:
+            model.fit(
+                x,
+                batch_size=batch_size,
+                initial_epoch=done,
+                epochs=epochs,
+                verbose=0,
+                callbacks=[keeper],
+            )
+        iterations, losses, seconds = zip(*keeper.rows, strict=True)
+        return list(iterations), list(losses), sum(seconds)
 
     def finish_training(self):
         """Forget this run's checkpoints: the outputs are written."""
@@ -204,10 +209,8 @@ class Run:
 
         from deen_tf.atomic import replacing
 
-        with (
-            replacing(self.path(f"{self.name}.h5")) as temporary,
-            h5py.File(temporary, "w") as file,
-        ):
+        content = io.BytesIO()  # on a full disk HDF5 ends the whole process
+        with h5py.File(content, "w") as file:
             for group, (arrays, attributes) in groups.items():
                 target = file.create_group(group)
                 target.attrs.update(attributes)
@@ -215,6 +218,11 @@ class Run:
                     target.create_dataset(
                         name, data=np.asarray(array, "float32"), compression="gzip"
                     )
+        with (
+            replacing(self.path(f"{self.name}.h5")) as temporary,
+            open(temporary, "wb") as stream,
+        ):
+            stream.write(content.getbuffer())
 
     def json(self, **more):
         """Write `<name>.json`: the settings, the versions, the data, the metrics."""
@@ -261,59 +269,93 @@ def guarded(main):
     try:
         main()
     except KeyboardInterrupt:
-        sys.exit(
-            "interrupted: the finished epochs are kept; the same command goes on there"
+        print(
+            "interrupted: all but the last seconds of training is kept; the same command "
+            "goes on from there",
+            file=sys.stderr,
         )
-    except (ValueError, TypeError, OSError) as error:
+        sys.exit(130)  # as a shell reports Ctrl-C
+    except (ValueError, TypeError, OSError, FloatingPointError) as error:
         if os.environ.get("DEEN_TRACEBACK"):
             raise
         sys.exit(f"{type(error).__name__}: {error}")
 
 
-def _backup(folder, epochs, every=10.0):
-    """Keras' BackupAndRestore, at most once in so many seconds and at the end."""
+def _keeper(folder, steps, epochs, bar):
+    """Return the callback that keeps a fit's state and losses, and advances the bar.
+
+    Two files, each replaced as a whole: first the losses, then the weights, which hold the
+    optimizer and with it the iteration. Killed in between, the losses are ahead of the
+    weights, and what is ahead is dropped. (Keras' BackupAndRestore writes its two files in
+    place, and after a kill they may be half written, or not belong together.)
+    """
     import keras
 
-    class Backup(keras.callbacks.BackupAndRestore):
-        saved = time.perf_counter()
+    from deen_tf.atomic import replacing
+    from deen_tf.divergence import restore, state
 
-        def on_epoch_end(self, epoch, logs=None):
-            if epoch + 1 == epochs or time.perf_counter() - self.saved > every:
-                super().on_epoch_end(epoch, logs)
-                self.saved = time.perf_counter()
+    weights = os.path.join(folder, "state.weights.h5")
+    losses = os.path.join(folder, "losses.csv")
 
-    return Backup(os.path.join(folder, "backup"), delete_checkpoint=False)
-
-
-def _loss_log(path, bar, steps):
-    """Keep the mean loss and the seconds of every execution, and advance the bar."""
-    import keras
-
-    class LossLog(keras.callbacks.Callback):
+    class Keeper(keras.callbacks.Callback):
+        rows = ()  # of each execution: iteration at its end, mean loss, seconds
         advanced = 0  # steps that the bar knows of
+        kept = time.perf_counter()
+
+        def take_up(self, model):
+            """Give the model the state that is kept; return the epochs it has behind it."""
+            if not os.path.exists(weights):
+                return 0
+            begin, start = int(model.optimizer.iterations), state(model)
+            try:
+                model.load_weights(weights)
+                done = int(model.optimizer.iterations) - begin
+                with open(losses, newline="") as stream:
+                    rows = [
+                        (int(end), float(loss), float(seconds))
+                        for end, loss, seconds in csv.reader(stream)
+                    ]
+                rows = [row for row in rows if row[0] <= done]
+                if done % steps or not rows or rows[-1][0] != done:
+                    raise ValueError(f"they end at {rows[-1:]}, the weights at {done}")
+            except (OSError, ValueError, KeyError) as error:
+                restore(model, start)
+                print(f"{folder} is damaged: this fit begins anew ({error})")
+                return 0
+            self.rows = rows
+            self.advance(done)
+            return done // steps
 
         def on_epoch_begin(self, epoch, logs=None):
             self.first = epoch * steps
-            self.done, self.mean, self.rows = 0, 0.0, []
+            self.done, self.mean, self.new = 0, 0.0, []
             self.clock = time.perf_counter()
-            self.advance(0)
 
         def on_train_batch_end(self, batch, logs=None):
             done, mean = min(batch + 1, steps), logs["loss"]
             # Keras reports the mean since the epoch began.
             loss = (mean * done - self.mean * self.done) / (done - self.done)
             seconds, self.clock = time.perf_counter() - self.clock, time.perf_counter()
-            self.rows.append((self.first + done, repr(loss), f"{seconds:.4f}"))
+            self.new.append((self.first + done, float(loss), round(seconds, 4)))
             self.done, self.mean = done, mean
-            self.advance(done)
+            self.advance(self.first + done)
 
         def on_epoch_end(self, epoch, logs=None):
-            with open(path, "a", newline="") as stream:
+            self.rows = [*self.rows, *self.new]
+            if epoch + 1 < epochs and time.perf_counter() - self.kept < KEEP_EVERY:
+                return
+            with (
+                replacing(losses) as temporary,
+                open(temporary, "w", newline="") as stream,
+            ):
                 csv.writer(stream).writerows(self.rows)
+            with replacing(weights) as temporary:
+                self.model.save_weights(temporary)
+            self.kept = time.perf_counter()
 
         def advance(self, done):
             if bar is not None:
-                bar.update(self.first + done - self.advanced)
-            self.advanced = self.first + done
+                bar.update(done - self.advanced)
+            self.advanced = done
 
-    return LossLog()
+    return Keeper()

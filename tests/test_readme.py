@@ -17,4 +17,5 @@ def test_its_code_runs_as_it_stands(tmp_path, monkeypatch):
     assert names["history"].history["loss"][-1] < names["history"].history["loss"][0]
     assert abs(names["curl"]).max() < 1e-3
     np.testing.assert_allclose(names["psi"], model.score(x[:5]), rtol=1e-5, atol=1e-5)
-    assert {p.name for p in tmp_path.iterdir()} == {"deen.keras", "saved_model"}
+    written = {"deen.keras", "saved_model", "deen.tflite"}
+    assert {p.name for p in tmp_path.iterdir()} == written

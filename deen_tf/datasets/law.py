@@ -12,6 +12,7 @@ All in float64 and by log-sum-exp, so that far from the data nothing overflows.
 """
 
 import numpy as np
+from scipy import special
 
 from deen_tf.validation import as_points, positive, whole
 
@@ -92,6 +93,9 @@ class Law:
         """
         sigma = positive(sigma)
         low, high = self.box(sigma)
+        if sigma > self.extent:
+            # L* is the small difference of two numbers like sigma^2: the tails count.
+            low, high = low - 3.5 * sigma, high + 3.5 * sigma
         side = int(np.clip((high - low) / np.hypot(self.std, sigma) * 8, 64, 1500))
         cell = (high - low) / side
         nodes = low + cell * (np.arange(side) + 0.5)
@@ -108,10 +112,11 @@ class Law:
         if sigma == 0 and self.std == 0:
             self._refuse_no_width()
         batch = max(1, BLOCK // self._terms(sigma))
-        parts = [
-            self._log_density_and_score(x[i : i + batch], sigma)
-            for i in range(0, len(x), batch)
-        ]
+        with np.errstate(all="ignore"):  # far away products of 0 and infinity arise
+            parts = [
+                self._log_density_and_score(x[i : i + batch], sigma)
+                for i in range(0, len(x), batch)
+            ]
         return tuple(np.concatenate(p) for p in zip(*parts, strict=True))
 
     def _terms(self, sigma):
@@ -121,6 +126,17 @@ class Law:
         raise ValueError(
             f"{self!r} has no smooth density of its own: sigma must be positive"
         )
+
+
+def posterior(log_p):
+    """Return log sum_k exp(log_p_k), (n,), and what share of it each k has, (n, k)."""
+    total = special.logsumexp(log_p, axis=1)
+    share = np.exp(log_p - total[:, None])
+    # Where log_p is huge and several are equal, total rounds to one of them.
+    sums = share.sum(1)
+    lost = np.abs(sums - 1) > 1e-9
+    share[lost] /= sums[lost, None]
+    return total, share
 
 
 class Smoothed:

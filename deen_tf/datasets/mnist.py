@@ -13,7 +13,6 @@ Nothing ever stands in for it.
 import gzip
 import hashlib
 import os
-import zipfile
 import zlib
 from typing import NamedTuple
 
@@ -127,14 +126,15 @@ def _read_npz(file):
             missing = [name for name in SHAPES if name not in archive]
             if missing:
                 raise ValueError(f"it has no array {', '.join(missing)}")
+            for name, shape in SHAPES.items():  # before it is unpacked
+                size = archive.zip.getinfo(f"{name}.npy").file_size
+                # (float64 is read, to be refused by its name)
+                if size > 8 * np.prod(shape) + 2**16:
+                    raise ValueError(f"{name} is far too large, {size} bytes")
             return {name: archive[name] for name in SHAPES}
-    except (
-        ValueError,
-        AttributeError,
-        EOFError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
+    except OSError:
+        raise
+    except Exception as error:  # noqa: BLE001 (damage shows in many ways)
         raise ValueError(
             f"{file} is damaged or not Keras' mnist.npz ({error}); its sha256 should "
             f"begin with {NPZ_SHA256[:12]}"
@@ -144,12 +144,12 @@ def _read_npz(file):
 def _read_idx(file, shape):
     """Read an idx file: magic (0, 0, 8 = uint8, rank), big-endian sizes, then the bytes."""
     opener = gzip.open if file.endswith(".gz") else open
+    header = 4 + 4 * len(shape)
     try:
         with opener(file, "rb") as stream:
-            data = stream.read()
+            data = stream.read(header + int(np.prod(shape)) + 1)  # never more
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{file} is damaged: {error}") from None
-    header = 4 + 4 * len(shape)
     if len(data) < header or data[:4] != bytes([0, 0, 8, len(shape)]):
         raise ValueError(f"{file} is not an idx file of {len(shape)}-dimensional bytes")
     sizes = tuple(np.frombuffer(data, ">u4", len(shape), 4).tolist())
@@ -159,8 +159,8 @@ def _read_idx(file, shape):
         )
     if len(data) != header + int(np.prod(shape)):
         raise ValueError(
-            f"{file} is truncated or too long: {len(data)} bytes, wanted "
-            f"{header + int(np.prod(shape))}"
+            f"{file} is truncated or too long: it should have "
+            f"{header + int(np.prod(shape))} bytes"
         )
     return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
 

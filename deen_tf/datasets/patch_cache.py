@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import hashlib
+import io
 import itertools
 import json
 import os
@@ -244,8 +245,39 @@ def new_file(cache):
         yield h5py.File(uuid.uuid4().hex, "w", driver="core", backing_store=False)
         return
     output_folder(os.path.dirname(os.path.abspath(cache)))
-    with replacing(cache) as temporary, h5py.File(temporary, "w") as file:
-        yield file
+    with replacing(cache) as temporary, _Disk(temporary, "w+") as disk:
+        with h5py.File(disk, "w") as file:
+            yield file
+        if disk.failure:
+            raise disk.failure
+
+
+class _Disk(io.FileIO):
+    """A file that keeps its first error for later: HDF5 crashes if a write fails."""
+
+    failure = None
+
+    def write(self, data):
+        size = len(data)
+        try:
+            while len(data) and not self.failure:
+                data = data[super().write(data) :]
+        except OSError as error:  # the disk is full
+            self.failure = error
+        return size
+
+    def truncate(self, size=None):
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.failure = self.failure or error
+
+    def readinto(self, buffer):
+        size = super().readinto(buffer)
+        if self.failure:  # what was not written
+            buffer[size:] = bytes(len(buffer) - size)
+            return len(buffer)
+        return size
 
 
 def matching(cache, settings, path, images, bad):
@@ -283,6 +315,6 @@ def matching(cache, settings, path, images, bad):
             digest(read) != files[name] for name, read in images.items()
         ):
             return None
-    except (OSError, KeyError, RuntimeError, ValueError):
+    except (OSError, LookupError, RuntimeError, TypeError, ValueError):
         return None
     return file

@@ -12,7 +12,7 @@ each, how to draw from it and its density smoothed by N(0, sigma^2 I):
 import numpy as np
 from scipy import special
 
-from deen_tf.datasets.law import Law
+from deen_tf.datasets.law import Law, posterior
 from deen_tf.validation import as_points, positive, whole
 
 NODES = 12  # of a quadrature panel
@@ -42,13 +42,14 @@ class GaussianMixture(Law):
         if np.ndim(covariances) == 0:
             std = positive(covariances, "covariances (a standard deviation)")
             covariances = std**2 * np.eye(self.dimension)
-        covariances = np.asarray(covariances, "float64")
-        square = (self.dimension, self.dimension)
-        if covariances.shape not in (square, (k, *square)):
+        shape, square = np.shape(covariances), (self.dimension, self.dimension)
+        if shape not in (square, (k, *square)):
             raise ValueError(
                 f"covariances must have shape {square} or {(k, *square)}, or be one "
-                f"standard deviation, got {covariances.shape}"
+                f"standard deviation, got {shape}"
             )
+        flat = np.reshape(covariances, (1, -1))
+        covariances = as_points(flat, None, "covariances", "float64").reshape(shape)
         self.covariances = np.broadcast_to(covariances, (k, *square))
         if not np.allclose(self.covariances, self.covariances.transpose(0, 2, 1)):
             raise ValueError("covariances must be symmetric")
@@ -59,7 +60,8 @@ class GaussianMixture(Law):
                 "covariances must be positive definite, the least eigenvalue is "
                 f"{self._variances.min():.3g}"
             )
-        weights = np.ones(k) if weights is None else np.asarray(weights, "float64")
+        weights = np.ones(k) if weights is None else weights
+        weights = as_points([weights], None, "weights", "float64")[0]
         if weights.shape != (k,) or not (weights > 0).all():
             raise ValueError(f"weights must be {k} positive numbers, got {weights}")
         self.weights = weights / weights.sum()
@@ -85,7 +87,9 @@ class GaussianMixture(Law):
     @classmethod
     def grid(cls, side=3, spacing=0.8, std=0.15):
         """Equal round modes on a square lattice, side x side, about the origin."""
-        at = spacing * (np.arange(whole(side, "side")) - (side - 1) / 2)
+        at = positive(spacing, "spacing") * (
+            np.arange(whole(side, "side")) - (side - 1) / 2
+        )
         x1, x2 = np.meshgrid(at, at)
         law = cls(np.stack([x1.ravel(), x2.ravel()], 1), positive(std, "std"))
         law._arguments = {"side": side, "spacing": spacing, "std": std}
@@ -123,10 +127,9 @@ class GaussianMixture(Law):
             + np.log(variances).sum(1)
             + self.dimension * np.log(2 * np.pi)
         )
-        total = special.logsumexp(log_p, axis=1)
-        posterior = np.exp(log_p - total[:, None])  # (n, k)
+        total, share = posterior(log_p)
         pull = np.einsum("kdi,nki->nkd", self._axes, u / variances)
-        return total, -np.einsum("nk,nkd->nd", posterior, pull)
+        return total, -np.einsum("nk,nkd->nd", share, pull)
 
 
 class Curve(Law):
@@ -142,7 +145,7 @@ class Curve(Law):
 
     def centers(self, parts=8):
         """Return points in the middle of equal pieces of the curve, shape (parts, 2)."""
-        return self._curve((np.arange(parts) + 0.5) / parts)
+        return self._curve((np.arange(whole(parts, "parts")) + 0.5) / parts)
 
     def _panels(self, sigma):
         # A multiple of 8: where several arms share t, none lies across an edge.
@@ -269,6 +272,8 @@ class Rings(Law):
     """
 
     def __init__(self, radii=(0.5, 1.2), std=0.08):
+        if np.ndim(radii) != 1:
+            raise TypeError(f"radii must be a sequence of numbers, got {radii!r}")
         self.radii = np.array([positive(r, "radii") for r in radii])
         if not len(self.radii):
             raise ValueError("radii must name at least one circle, got ()")
@@ -284,7 +289,7 @@ class Rings(Law):
 
     def centers(self, parts=8):
         """Return points on the circles, shape (circles * parts, 2)."""
-        angle = 2 * np.pi * np.arange(parts) / parts
+        angle = 2 * np.pi * np.arange(whole(parts, "parts")) / parts
         ring = np.stack([np.cos(angle), np.sin(angle)], axis=1)
         return np.concatenate([r * ring for r in self.radii])
 
@@ -294,10 +299,9 @@ class Rings(Law):
         z = r * self.radii / s2
         log_p = -0.5 * (r - self.radii) ** 2 / s2 + np.log(special.i0e(z))
         log_p -= np.log(2 * np.pi * s2 * len(self.radii))
-        total = special.logsumexp(log_p, axis=1)
-        posterior = np.exp(log_p - total[:, None])
+        total, share = posterior(log_p)
         # d/dr log = (R I1/I0 - r) / s^2
-        slope = (posterior * (self.radii * special.i1e(z) / special.i0e(z) - r)).sum(1)
+        slope = (share * (self.radii * special.i1e(z) / special.i0e(z) - r)).sum(1)
         direction = x / np.maximum(r, np.finfo(float).tiny)
         return total, slope[:, None] / s2 * direction
 
@@ -342,9 +346,16 @@ class Checkerboard(Law):
         log_low, log_high = special.log_ndtr(low), special.log_ndtr(high)
         log_mass = log_high + np.log1p(-np.exp(np.minimum(log_low - log_high, -1e-300)))
         log_p = log_mass.sum(2) - np.log(len(self._low) * self._cell**2)
-        total = special.logsumexp(log_p, axis=1)
-        posterior = np.exp(log_p - total[:, None])  # (n, k)
+        total, share = posterior(log_p)
         # d/dx of Phi(b) - Phi(a) is (phi(a) - phi(b)) / sigma.
         log_phi = -0.5 * np.stack([a, b]) ** 2 - 0.5 * np.log(2 * np.pi)
         slope = (np.exp(log_phi[0] - log_mass) - np.exp(log_phi[1] - log_mass)) / sigma
-        return total, np.einsum("nk,nkd->nd", posterior, slope)
+        psi = np.einsum("nk,nkd->nd", share, slope)
+        far = ~(total > -1e9)
+        if far.any():  # differences drown in rounding: the board's nearest point is all
+            corners = np.clip(x[far, None], self._low, self._low + self._cell)
+            squares = ((corners - x[far, None]) ** 2).sum(2)  # (n, k)
+            nearest = corners[np.arange(len(corners)), squares.argmin(1)]
+            total[far] = -squares.min(1) / (2 * sigma**2)
+            psi[far] = (nearest - x[far]) / sigma**2
+        return total, psi

@@ -107,6 +107,8 @@ def patches(
     elif not grid:
         raise ValueError("per_image=None takes the whole grid: it needs grid=True")
     seed = whole(seed, "seed", 0)
+    if np.ndim(splits) != 1:
+        raise TypeError(f"splits must be three fractions, got {splits!r}")
     splits = tuple(
         positive(fraction, "each of splits", zero=True) for fraction in splits
     )
@@ -167,6 +169,8 @@ def image(name, path=None):
 
     `name` as in `names(path)`, with or without its ending. KeyError if there is none such.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"name must be that of an image, got {name!r}")
     path = find(path)
     with contextlib.ExitStack() as stack:
         images, _ = listing(path, stack)

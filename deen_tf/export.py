@@ -1,0 +1,82 @@
+"""A model's answers as graphs that run without Keras and without this package.
+
+Each signature takes `x`, (n, d) for any n, in the precision of the weights, and answers
+with a dictionary whose one entry has the signature's name. Scores are exported as the
+gradients they are: backward passes, written out as a graph like any other.
+"""
+
+import pathlib
+import re
+
+import keras
+import tensorflow as tf
+
+from deen_tf.atomic import replacing
+
+
+def saved_model(model, filepath, verbose=False):
+    """Write `model.signatures` as a SavedModel; a folder, replaced if it exists.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    """
+    with replacing(filepath) as temporary:
+        _write(model, temporary, verbose)
+
+
+def litert(model, filepath, verbose=False):
+    """Write `model.signatures` as one file for LiteRT; replaced if it exists.
+
+    Raises
+    ------
+    ValueError
+        If LiteRT lacks the model's precision, or an operation that it needs.
+    OSError
+        If it cannot be written.
+    """
+    if model.compute_dtype != "float32":
+        raise ValueError(
+            f"LiteRT computes in float32, this model in {model.compute_dtype}: export it "
+            "as a SavedModel"
+        )
+    with replacing(filepath) as temporary:
+        folder = f"{temporary}-saved_model"  # goes with the temporary file's folder
+        _write(model, folder, verbose)
+        try:
+            converter = tf.lite.TFLiteConverter.from_saved_model(
+                folder, signature_keys=list(model.signatures)
+            )
+            content = converter.convert()
+        except Exception as error:  # the converter's own class is not public
+            missing = re.search("TF Select ops: (.*)", str(error))
+            if not missing:
+                raise
+            raise ValueError(
+                f"LiteRT has no {missing[1]}, which {type(model).__name__} needs: export "
+                "it as a SavedModel"
+            ) from error
+        pathlib.Path(temporary).write_bytes(content)
+
+
+def _write(model, folder, verbose):
+    x = tf.TensorSpec((None, model.dimension), model.variable_dtype, name="x")
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    for name in model.signatures:
+        archive.add_endpoint(name, _endpoint(model, name), input_signature=[x])
+    try:
+        archive.write_out(folder, verbose=verbose)
+    except tf.errors.OpError as error:  # a full disk, for one
+        raise OSError(f"cannot write the SavedModel: {error.message}") from error
+
+
+def _endpoint(model, name):
+    function = getattr(type(model), name).tensor_function
+
+    def answer(x):
+        y = function(model, tf.cast(x, model.compute_dtype))
+        return {name: tf.cast(y, model.variable_dtype)}
+
+    return answer

@@ -1,0 +1,306 @@
+"""A training that has failed stops, with the last good weights; no other one does."""
+
+import pickle
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import deen_tf as deen
+from deen_tf import divergence
+from deen_tf.divergence import DivergenceError, DivergenceGuard
+
+
+@pytest.fixture(autouse=True)
+def look_often(monkeypatch):
+    monkeypatch.setattr(divergence, "STEPS", 8)
+
+
+def points(n=50, d=2, seed=0):
+    return np.random.default_rng(seed).normal(size=(n, d)).astype("float32")
+
+
+def batches(x, size=10):
+    return tf.data.Dataset.from_tensor_slices(x).batch(size)
+
+
+def model_of(optimizer=None, cls=deen.DEEN, sigma=0.3, **compile_arguments):
+    model = cls((8, 6), sigma=sigma, seed=3)
+    model.compile(optimizer, jit_compile=False, **compile_arguments)
+    return model
+
+
+class Breaks(keras.optimizers.schedules.LearningRateSchedule):
+    """A learning rate that is infinite from one step, counted from 0, on."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def __call__(self, step):
+        return tf.where(step < self.step, 1e-3, np.inf)
+
+
+def breaks_at(step):
+    return keras.optimizers.Adam(Breaks(step))
+
+
+def everything(model):
+    return [v.numpy() for v in (*model.weights, *model.optimizer.variables)]
+
+
+def assert_equal(one, other):
+    for a, b in zip(everything(one), everything(other), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+# ---- a loss that is not finite ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("source", (lambda x: x, batches), ids=("memory", "stream"))
+def test_a_nan_stops_training_and_the_last_good_weights_remain(source):
+    """Five steps an epoch; looks at 10, 20 and 30; the update of step 34 is infinite.
+
+    The loss is NaN from step 35 on, in the eighth epoch. At 30 it was seen that the loss
+    is finite at the weights of 20.
+    """
+    x = points()
+    model = model_of(breaks_at(34))
+    model.adapt(x)
+    arguments = {"batch_size": 10} if source(x) is x else {}
+    with pytest.raises(
+        DivergenceError, match="the loss is nan, at iteration 40"
+    ) as caught:
+        model.fit(source(x), epochs=20, shuffle=False, verbose=0, **arguments)
+    error = caught.value
+    assert (error.iteration, error.good_iteration) == (40, 20)
+    assert np.isnan(error.loss)
+    for remedy in (
+        "learning rate",
+        "global_clipnorm",
+        "float64",
+        "back at iteration 20",
+    ):
+        assert remedy in str(error)
+    straight = model_of(breaks_at(34))
+    straight.adapt(x)
+    straight.fit(source(x), epochs=4, shuffle=False, verbose=0, **arguments)
+    assert_equal(model, straight)
+
+
+def test_within_a_long_epoch_and_at_its_first_steps():
+    x = points(400)
+    model = model_of(breaks_at(17), steps_per_execution=4)
+    with pytest.raises(DivergenceError) as caught:
+        model.fit(x, batch_size=10, verbose=0)  # looks at 8, 16, 24
+    assert (caught.value.iteration, caught.value.good_iteration) == (24, 8)
+    model = model_of(breaks_at(2))
+    with pytest.raises(DivergenceError) as caught:
+        model.fit(x[:50], batch_size=10, epochs=3, verbose=0)
+    assert (caught.value.iteration, caught.value.good_iteration) == (5, 0)
+    assert np.isfinite(model.evaluate(x, verbose=0))
+
+
+def test_the_last_update_of_all():
+    """No loss was computed with its weights."""
+    model = model_of(breaks_at(9))
+    with pytest.raises(
+        DivergenceError, match="weights are not finite, at iteration 10"
+    ):
+        model.fit(points(), batch_size=10, epochs=2, verbose=0)
+    assert np.isfinite(model.score(points())).all()
+
+
+def test_no_callback_sees_the_epoch_that_failed():
+    seen = []
+    watch = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: seen.append(epoch)
+    )
+    for callbacks in (
+        watch,
+        [watch],
+        keras.callbacks.CallbackList([watch], model=None),
+    ):
+        model = model_of(breaks_at(7))
+        if isinstance(callbacks, keras.callbacks.CallbackList):
+            callbacks.set_model(model)
+        with pytest.raises(DivergenceError):
+            model.fit(points(), batch_size=10, epochs=9, verbose=0, callbacks=callbacks)
+        assert seen == [0]
+        seen.clear()
+
+
+def test_switched_off():
+    model = model_of(breaks_at(2))
+    history = model.fit(
+        points(), batch_size=10, epochs=2, verbose=0, check_divergence=False
+    )
+    assert np.isnan(history.history["loss"]).all()
+
+
+def test_training_goes_on_from_the_last_good_weights():
+    model = model_of(breaks_at(14))
+    with pytest.raises(DivergenceError):
+        model.fit(points(), batch_size=10, epochs=9, verbose=0)
+    model.compile(keras.optimizers.Adam(1e-3), jit_compile=False)
+    assert np.isfinite(model.fit(points(), epochs=2, verbose=0).history["loss"]).all()
+
+
+def test_the_error_crosses_processes():
+    error = pickle.loads(pickle.dumps(DivergenceError("message", 7, np.inf, 5)))
+    assert (str(error), error.iteration, error.loss) == ("message", 7, np.inf)
+    assert error.good_iteration == 5
+
+
+# ---- the dead state --------------------------------------------------------------------
+
+
+def test_what_a_step_does_to_gaussian_data():
+    """Of N(0, s^2 I) psi = -xi / (s^2 + sigma^2): the bound of Cramer and Rao is reached.
+
+    With s = sigma half the noise is left. The energy's start is that of a Gaussian but for
+    the terms of fourth order in its units, and 64 points of 20 dimensions know s to 2%.
+    """
+    model = deen.DEEN((160,), sigma=1.0, first_layer_gain=0.2)
+    x = points(4000, 20)
+    model.adapt(x)
+    guard = DivergenceGuard((x,))
+    guard.set_model(model)
+    step = guard.step()
+    assert step.least == pytest.approx(2**-0.5, rel=0.03)
+    assert step.u == pytest.approx(step.least, rel=0.1)
+    assert step.ratio == pytest.approx(0.5, rel=0.1)
+
+
+@pytest.mark.parametrize("cls", (deen.DEEN, deen.MixtureOfDEENs))
+def test_steps_that_saturate_all_units(cls):
+    x = deen.datasets.GaussianMixture.ring(modes=8).sample(2000, seed=0)
+    model = model_of(keras.optimizers.Adam(3.0), cls, sigma=0.1)
+    with pytest.raises(DivergenceError) as caught:
+        model.fit(x, batch_size=250, epochs=60, verbose=0)
+    error = caught.value
+    assert error.loss == pytest.approx(0.1**2 * 2, rel=0.05)
+    assert "sigma^2 d = 0.02" in str(error) and "the learning rate (3)" in str(error)
+    assert error.good_iteration < error.iteration
+    assert np.isfinite(everything(model)[0]).all()
+
+
+class FlattenAt(keras.callbacks.Callback):
+    """From an epoch on the energy is flat, whatever the steps do."""
+
+    def __init__(self, epoch):
+        super().__init__()
+        self.epoch = epoch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch >= self.epoch:
+            self.model.last.kernel.assign(1e-4 * self.model.last.kernel)
+
+
+@pytest.mark.parametrize("streamed", (False, True))
+def test_a_model_that_has_lost_what_it_could_do(streamed):
+    """No unit is saturated: the same flat energy, never left, is no reason to stop.
+
+    Eight steps an epoch: a look at the end of each, the third flat one is the last.
+    """
+    x = points(400, 20)
+    arguments = {"x": x, "batch_size": 50}
+    if streamed:
+        arguments = {"x": batches(x, 50), "shuffle": False}
+    arguments |= {"epochs": 9, "verbose": 0}
+    model = model_of(keras.optimizers.SGD(0.0), sigma=1.0)
+    model.adapt(x)
+    with pytest.raises(DivergenceError) as caught:
+        model.fit(callbacks=[FlattenAt(2)], **arguments)
+    assert caught.value.iteration == 8 * 5
+    assert caught.value.good_iteration == 8  # at 16, the last look before, it was flat
+    fresh = model_of(keras.optimizers.SGD(0.0), sigma=1.0)
+    fresh.adapt(x)
+    fresh.last.kernel.assign(1e-4 * fresh.last.kernel)
+    fresh.fit(**arguments)
+
+
+def glorot(model, x):
+    model.build((None, x.shape[1]))
+
+
+def all_saturated(model, x):
+    model.build((None, x.shape[1]))
+    model.hidden[0].bias.assign(np.full(8, 20.0))
+
+
+def flat(model, x):
+    model.adapt(x)
+    model.last.kernel.assign(np.zeros(model.last.kernel.shape))
+
+
+@pytest.mark.parametrize(
+    "cls, sigma, rate, start",
+    [
+        (deen.DEEN, 0.3, 1e-6, glorot),  # slow
+        (deen.DEEN, 0.3, 0.0, flat),  # stands still where everything is to be learned
+        (deen.DEEN, 1e-4, 1e-3, deen.DEEN.adapt),  # the score is small, and right
+        (deen.DEEN, 1e-4, 1e-3, glorot),
+        (deen.DEEN, 300.0, 1e-3, deen.DEEN.adapt),
+        (deen.DSM, 0.3, 1e-6, glorot),
+        (deen.DSM, 1e-4, 1e-3, deen.DSM.adapt),
+        (deen.FieldOfExperts, 0.3, 0.0, deen.FieldOfExperts.adapt),
+        (deen.ContrastiveDivergence, 0.3, 1e-3, deen.ContrastiveDivergence.adapt),
+        # Other objectives are not judged, even in this state.
+        (deen.ContrastiveDivergence, 0.3, 1e-3, all_saturated),
+        (deen.ScoreMatching, 0.3, 1e-3, all_saturated),
+    ],
+)
+def test_no_false_alarm(cls, sigma, rate, start):
+    x = points(400, 64)  # the loss is within 1% of its mean
+    model = model_of(keras.optimizers.Adam(rate), cls, sigma)
+    start(model, x)
+    history = model.fit(x, batch_size=50, epochs=12, verbose=0)
+    assert len(history.history["loss"]) == 12
+
+
+def test_the_same_with_all_units_saturated_is_an_alarm():
+    """The counterpart of the case above."""
+    model = model_of(keras.optimizers.Adam(1e-3))
+    all_saturated(model, points(400, 64))
+    with pytest.raises(DivergenceError, match="at iteration 24"):
+        model.fit(points(400, 64), batch_size=50, epochs=12, verbose=0)
+
+
+# ---- whoever is not in trouble does not notice -----------------------------------------
+
+
+class Sequence(keras.utils.PyDataset):
+    def __len__(self):
+        return 5
+
+    def __getitem__(self, i):
+        return (points()[10 * i : 10 * i + 10],)
+
+
+def generator():
+    for i in range(1000):
+        yield (points(10, seed=i),)
+
+
+@pytest.mark.parametrize(
+    "source",
+    (points, lambda: batches(points()), lambda: Sequence(), generator),
+    ids=("memory", "tf.data", "PyDataset", "generator"),
+)
+def test_the_numbers_are_the_same(source):
+    runs = []
+    for check in (True, False):
+        model = model_of()
+        model.adapt(points())
+        arguments = {"steps_per_epoch": 5} if source is generator else {}
+        model.fit(
+            source(),
+            epochs=5,
+            verbose=0,
+            shuffle=False,
+            check_divergence=check,
+            **arguments,
+        )
+        runs.append(model)
+    assert_equal(*runs)
