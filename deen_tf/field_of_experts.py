@@ -150,6 +150,10 @@ class FieldOfExperts(DEEN):
         width = self.places * (sum(self.hidden_units) + self.size**2)
         return max(16, 2**25 // width)
 
+    @property
+    def weights_per_point(self):
+        return self.places * super().weights_per_point
+
     def loss_bound(self):
         """Return sigma^2 (d - r), r = min(d, places dim h^(1)): see `EnergyModel`."""
         if self.dimension is None:

@@ -172,6 +172,11 @@ class ScoreModel(Trainer):
         width = sum(self.hidden_units) + (self.dimension or 1)
         return max(256, 2**23 // width)
 
+    @property
+    def weights_per_point(self):
+        """Products of an activation and a weight in one evaluation of a point."""
+        return sum(int(np.prod(v.shape)) for v in self.trainable_variables)
+
     def _compiled(self, function):
         spec = tf.TensorSpec((None, self.dimension), self.compute_dtype)
         return self._programs.get(

@@ -141,8 +141,8 @@ class Epochs:
         self.order = None
 
     def affordable_steps(self):
-        weights = sum(int(np.prod(v.shape)) for v in self.model.trainable_variables)
-        flops = 12 * weights * self.batch_size * self.model.noise_samples
+        points = self.batch_size * self.model.noise_samples
+        flops = 12 * points * self.model.weights_per_point
         return int(np.clip(BLOCK_FLOPS // flops, 1, min(self.steps, 256)))
 
     def blocks(self):
