@@ -13,6 +13,7 @@ import importlib
 from deen_tf.autoencoder import DenoisingAutoencoder
 from deen_tf.contrastive import ContrastiveDivergence
 from deen_tf.deen import DEEN
+from deen_tf.divergence import DivergenceError
 from deen_tf.dsm import DSM
 from deen_tf.energy import EnergyModel
 from deen_tf.field_of_experts import FieldOfExperts
@@ -26,6 +27,7 @@ __all__ = [
     "DSM",
     "ContrastiveDivergence",
     "DenoisingAutoencoder",
+    "DivergenceError",
     "EnergyModel",
     "FieldOfExperts",
     "MixtureOfDEENs",

@@ -416,7 +416,13 @@ def study(run, truths):
                     )
                     model = build("deen", seed)
                     with run.stage("train"):
-                        model.fit(rows, batch_size=batch, verbose=0)
+                        run.train(
+                            model,
+                            rows,
+                            name=f"{D}-{batch}-{n}-{seed}",
+                            batch_size=batch,
+                            epochs=1,
+                        )
                     error = metrics.relative_score_error(
                         model.score(test.xi), test.score
                     )
@@ -427,6 +433,7 @@ def study(run, truths):
                     )
                     bar.update()
     run.json()
+    run.finish_training()
     run.table()
 
 
