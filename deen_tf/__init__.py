@@ -4,23 +4,27 @@ Sign convention, everywhere: low energy E is high density exp(-E); the score is
 psi = -dE/dx; a noisy point is xi = x + sigma nu; its single-step estimate is
 x_hat = xi + sigma^2 psi(xi).
 
+Three things vary freely, each in a folder of its own: WHAT is learned (`models`), WITH WHAT
+network (`networks`), FROM WHICH law the data come (`laws`, `datasets`). How it is trained is
+in `training`.
+
 The models are imported, and so known to `keras.saving.load_model`; what needs SciPy,
 scikit-image or matplotlib is imported when it is first named.
 """
 
 import importlib
 
-from deen_tf.autoencoder import DenoisingAutoencoder
-from deen_tf.contrastive import ContrastiveDivergence
-from deen_tf.deen import DEEN
-from deen_tf.divergence import DivergenceError
-from deen_tf.dsm import DSM
-from deen_tf.energy import EnergyModel
-from deen_tf.field_of_experts import FieldOfExperts
-from deen_tf.mixture import MixtureOfDEENs
-from deen_tf.noise_contrastive import NoiseContrastive
-from deen_tf.score_matching import RegularizedScoreMatching, ScoreMatching
-from deen_tf.stein import SteinContrastiveDivergence
+from deen_tf.models.autoencoder import DenoisingAutoencoder
+from deen_tf.models.contrastive_divergence import ContrastiveDivergence
+from deen_tf.models.deen import DEEN
+from deen_tf.models.dsm import DSM
+from deen_tf.models.energy import EnergyModel
+from deen_tf.models.noise_contrastive import NoiseContrastive
+from deen_tf.models.score_matching import RegularizedScoreMatching, ScoreMatching
+from deen_tf.models.stein import SteinContrastiveDivergence
+from deen_tf.networks.field_of_experts import FieldOfExperts
+from deen_tf.networks.mixture import MixtureOfDEENs
+from deen_tf.training.guard import DivergenceError
 
 __all__ = [
     "DEEN",
@@ -39,18 +43,28 @@ __all__ = [
     "datasets",
     "denoise_image",
     "fields",
+    "images",
+    "laws",
     "metrics",
+    "networks",
     "parzen",
     "plotting",
     "sampling",
 ]
 
+# What lives elsewhere than its name says, or did in 0.1.
+HOMES = {
+    "parzen": "deen_tf.laws.parzen",
+    "photographs": "deen_tf.images",
+    "distribution": "deen_tf.training.replicas",
+}
+
 
 def __getattr__(name):
     if name == "denoise_image":
-        return importlib.import_module("deen_tf.photographs").denoise_image
-    if name in __all__:
-        return importlib.import_module(f"deen_tf.{name}")
+        return importlib.import_module("deen_tf.images").denoise_image
+    if name in HOMES or name in __all__:
+        return importlib.import_module(HOMES.get(name, f"deen_tf.{name}"))
     raise AttributeError(f"module 'deen_tf' has no attribute {name!r}")
 
 

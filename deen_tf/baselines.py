@@ -18,7 +18,7 @@ import contextlib
 
 import numpy as np
 
-from deen_tf.validation import as_points, image_shape, positive, whole
+from deen_tf.checks import as_points, image_shape, positive, whole
 
 
 def median_gaussian(xi, median_size=3, gaussian_sigma=1.0, shape=None):

@@ -14,7 +14,7 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-from deen_tf.validation import as_points, positive, whole
+from deen_tf.checks import as_points, positive, whole
 
 FEW = 8  # outputs: up to here one backward pass each, beyond them a vectorised loop
 

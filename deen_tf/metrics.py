@@ -21,7 +21,7 @@ Energies are functions (n, 2) -> (n,), or anything with such an `.energy`.
 
 import numpy as np
 
-from deen_tf.validation import as_points, image_shape, positive, whole
+from deen_tf.checks import as_points, image_shape, positive, whole
 
 LOST_MASS = 1e-6  # of the exact density, outside the grid or between its points
 

@@ -27,7 +27,7 @@ space: a chain that leaves the data far behind need not come back. Start at data
 where the chains have gone.
 
 Acceptance: exp(-a) > u for uniform u is a < e for e ~ Exp(1), and (z1^2 + z2^2) / 2 is such
-an e for standard normals z1, z2: `deen_tf.noise` is all the randomness there is, keyed by
+an e for standard normals z1, z2: `deen_tf.training.noise` is all the randomness there is, keyed by
 (seed, step). With a model of this package all steps are one compiled program; a density in
 NumPy is called from within it.
 
@@ -43,10 +43,10 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from deen_tf import noise
-from deen_tf.validation import as_points, positive, whole
+from deen_tf.checks import as_points, positive, whole
+from deen_tf.training import noise
 
-MOVE, ACCEPT = 5, 6  # streams of keys, beside those of `deen_tf.noise`
+MOVE, ACCEPT = 5, 6  # streams of keys, beside those of `deen_tf.training.noise`
 
 
 class Chains(NamedTuple):

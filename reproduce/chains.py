@@ -69,7 +69,7 @@ def exact_density(law, sigma):
     """Return p_sigma with `.energy`, `.score` and `.denoise`, soon evaluated."""
     import numpy as np
 
-    from deen_tf.parzen import Parzen
+    from deen_tf.laws.parzen import Parzen
 
     exact = law.smoothed(sigma)
     # Round modes make a Parzen density of their centres; a curve does of points along it,

@@ -58,7 +58,7 @@ def main(argv=None, claims=CLAIMS):
     from tqdm import tqdm
 
     from deen_tf.atomic import replacing
-    from deen_tf.validation import output_folder
+    from deen_tf.checks import output_folder
 
     out = output_folder(args.out)
     evidence = Evidence(out)

@@ -3,7 +3,7 @@
 Sec. 4 reports the collapse of contrastive divergence with one Langevin step at sigma = 0.1,
 "we did some experimentations" for others. Eq. 26 has one sigma, the step s of the chain.
 For Gaussian data of width w the energy has a fixed point only for s < w / sqrt 2; there it
-is too steep by the factor (see `deen_tf.contrastive`)
+is too steep by the factor (see `deen_tf.models.contrastive_divergence`)
 
     k w^2 = (1 - sqrt(1 - 2 r)) / r,    r = s^2 / w^2,
 

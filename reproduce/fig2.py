@@ -4,7 +4,7 @@ Claims (Sec. 4): sigma = 0.14 maximises the test likelihood of the Parzen densit
 running loss falls (a); one step of Eq. 11 denoises test digits, also at sigma' != sigma
 (b)(c).
 
-Read beside them the bound of `deen_tf.energy`: the score of an MLP energy lies in the row
+Read beside them the bound of `deen_tf.models.energy`: the score of an MLP energy lies in the row
 space of its first layer, so the paper's network (128 units on 784 pixels) can remove at
 most 128/784 of the noise. A second network has two units to a pixel in its first layer,
 a third a small MLP shared by all 8 x 8 windows; everything is shown for all of them.
@@ -22,8 +22,8 @@ CENTRES = (9_000, 50_000, 60_000)  # of the Parzen density
 # are ours.
 PAPER = {"hidden_units": (128, 128, 256), "batch": 128, "epochs": 13, "rate": 1e-3}
 # The wide network: two units to a pixel, and a start at the Gaussian energy of the digits
-# (deen_tf.initialization). The field: a small MLP on 8 x 8 windows, the same everywhere
-# (deen_tf.field_of_experts). Both were chosen on digits held out of the training set; see
+# (deen_tf.training.start). The field: a small MLP on 8 x 8 windows, the same everywhere
+# (deen_tf.networks.field_of_experts). Both were chosen on digits held out of the training set; see
 # the README for what was tried.
 WIDE = {"hidden_units": (1568, 256), "batch": 128, "epochs": 13, "rate": 1e-3}
 FIELD = {"hidden_units": (64, 32), "batch": 32, "epochs": 2, "rate": 0.015}
@@ -68,7 +68,7 @@ def main(argv=None):
 
     from deen_tf import baselines
     from deen_tf.datasets import mnist
-    from deen_tf.parzen import Parzen
+    from deen_tf.laws.parzen import Parzen
 
     with run.stage("import and load"):
         digits = mnist.load(args.data)
@@ -131,7 +131,7 @@ def choose_sigma(run, x, test, numbers):
     """The held-out Parzen likelihood against sigma, for several numbers of centres."""
     import numpy as np
 
-    from deen_tf.parzen import select_sigma
+    from deen_tf.laws.parzen import select_sigma
 
     curves = {}
     with run.stage("choose sigma"):
@@ -250,7 +250,7 @@ def assess(run, name, model, test, noisy, curve, seconds, score):
             f"{name}/loss_bound",
             model.loss_bound(),
             "pixel value^2",
-            "sigma^2 (d - r): no training goes below it (deen_tf.energy)",
+            "sigma^2 (d - r): no training goes below it (deen_tf.models.energy)",
         )
         removed = 1 - loss / float(((test - xi) ** 2).sum(1).mean())
         run.metric(

@@ -8,10 +8,10 @@ A model has one noise level, these patches have many. Two readings of the paper:
              the step is sigma^2 psi (Eq. 11 to the letter) or s^2 psi, s the patch's level;
   contrast   every patch divided by its own std, where all noise has the one level 0.5.
 
-Read beside them the bound of `deen_tf.energy`: 256 units on 1024 pixels can remove a quarter
+Read beside them the bound of `deen_tf.models.energy`: 256 units on 1024 pixels can remove a quarter
 of the noise. Two networks have no such bound: a dense one, 2048 units in the first layer,
 and a wide one, 18,496 units whose weights are shared by all places of the patch
-(`deen_tf.field_of_experts`).
+(`deen_tf.networks.field_of_experts`).
 
 All methods are told the noise level of each patch, and nothing else of the clean one. Errors
 are in units of the training patches' overall variance; standard errors are over images.
@@ -76,7 +76,7 @@ def main(argv=None):
 
     matplotlib.use("Agg")
     from deen_tf.datasets import van_hateren
-    from deen_tf.parzen import select_sigma
+    from deen_tf.laws.parzen import select_sigma
 
     with run.stage("import and cut patches"):
         patches = van_hateren.patches(
@@ -321,7 +321,7 @@ def fit(run, name, cls, network, sigma, seed, x, bar):
     import keras
 
     import deen_tf as deen
-    from deen_tf.field_of_experts import FieldOfExperts
+    from deen_tf.networks.field_of_experts import FieldOfExperts
 
     classes = {"DEEN": deen.DEEN, "DSM": deen.DSM, "FieldOfExperts": FieldOfExperts}
     model = classes[cls](network["hidden_units"], sigma=sigma, seed=seed)
@@ -375,7 +375,7 @@ def assess(run, name, model, reading, score):
             f"{name}/loss_bound",
             bound,
             unit,
-            "sigma^2 (d - r) / d: no training goes below it (deen_tf.energy)",
+            "sigma^2 (d - r) / d: no training goes below it (deen_tf.models.energy)",
         )
         run.metric(
             f"{name}/removed_noise_ceiling",
@@ -431,7 +431,7 @@ def denoise_photograph(run, args, patches, model, train, scale):
     from deen_tf import baselines as known
     from deen_tf import metrics
     from deen_tf.datasets import van_hateren
-    from deen_tf.photographs import denoise_image
+    from deen_tf.images import denoise_image
 
     image_of, std = patches.image_of("test"), patches.test.std(1)
     names = patches.images["test"]

@@ -76,7 +76,7 @@ class Run:
     """
 
     def __init__(self, name, args, settings):
-        from deen_tf.validation import output_folder, whole
+        from deen_tf.checks import output_folder, whole
 
         self.name = name
         self.out = output_folder(args.out)
@@ -292,7 +292,7 @@ def _keeper(folder, steps, epochs, bar):
     import keras
 
     from deen_tf.atomic import replacing
-    from deen_tf.divergence import restore, state
+    from deen_tf.training.guard import restore, state
 
     weights = os.path.join(folder, "state.weights.h5")
     losses = os.path.join(folder, "losses.csv")

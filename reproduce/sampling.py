@@ -169,7 +169,7 @@ def plane_settings(quick):
 
 def plane(run, bar):
     """Train, sample and measure on every law; return what is exact, and the chains."""
-    from deen_tf.datasets import GaussianMixture, Rings, Spiral
+    from deen_tf.laws.plane import GaussianMixture, Rings, Spiral
 
     settings = run.settings["plane"]
     laws = {

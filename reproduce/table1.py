@@ -43,7 +43,7 @@ TEST_POINTS = 10_000  # fresh, from the exact smoothed density; the same for all
 GRID = 200  # cells along a side, for the divergence
 PARZEN_POINTS = 10_000  # of the data: its cost is their number times that of questions
 
-# All energies start at the Gaussian energy (`deen_tf.initialization`), as any `fit` does.
+# All energies start at the Gaussian energy (`deen_tf.training.start`), as any `fit` does.
 # At 1000 iterations the start decides more than the estimator. Score error, 3 seeds, DEEN
 # and score matching: rings 0.27-0.34 and 0.45-0.56 from the Gaussian energy, 0.12-0.21 and
 # 0.09-0.11 with the first layer's units bent at data points, 0.71-0.73 and 0.67-0.74 from
@@ -120,7 +120,7 @@ def main(argv=None):
         },
     )
     args = parser.parse_args(argv)
-    from deen_tf.validation import whole
+    from deen_tf.checks import whole
 
     sets, iterations = args.sets, ITERATIONS
     batch = whole(args.batch, "--batch")
@@ -141,7 +141,7 @@ def main(argv=None):
         "noise_contrastive": "one point of noise to one of data; uniform: the data's box "
         "widened by a quarter on each side; smoothed: Parzen of 256 points, bandwidth 2 sigma",
         "contrastive divergence": "step sigma on the points, as the paper; half the step: "
-        "sigma / 2 on noisy points, where the closed form of deen_tf.contrastive is 4% off",
+        "sigma / 2 on noisy points, where the closed form of deen_tf.models.contrastive_divergence is 4% off",
         "stein": "one SVGD step of size sigma^2, median heuristic",
     }
     run = Run("table1", args, settings)
@@ -185,10 +185,10 @@ def build(row, seed):
     import keras
 
     import deen_tf as deen
-    from deen_tf.mixture import MixtureOfDEENs
-    from deen_tf.noise_contrastive import NoiseContrastive
-    from deen_tf.score_matching import RegularizedScoreMatching, ScoreMatching
-    from deen_tf.stein import SteinContrastiveDivergence
+    from deen_tf.models.noise_contrastive import NoiseContrastive
+    from deen_tf.models.score_matching import RegularizedScoreMatching, ScoreMatching
+    from deen_tf.models.stein import SteinContrastiveDivergence
+    from deen_tf.networks.mixture import MixtureOfDEENs
 
     kind, _, variant = row.partition("-")
     short = {"smooth": True, "step": SIGMA / 2} if variant == "short" else {}
@@ -249,7 +249,7 @@ def restart(model, row, seed, x):
 
 def evaluate(cell):
     """Fit and measure one cell; return {metric: {end of the fit: value}}."""
-    from deen_tf import parzen
+    from deen_tf.laws import parzen
 
     row, seed, batch = cell["row"], cell["seed"], cell["batch"]
     truth, measure = law(cell["D"]), measure_of(cell["D"])
@@ -343,7 +343,7 @@ def compute(cells, paths, jobs):
     """Write the answer of every cell that an earlier run has not left."""
     from tqdm import tqdm
 
-    from deen_tf.validation import whole
+    from deen_tf.checks import whole
 
     pool = concurrent.futures.ProcessPoolExecutor(
         whole(jobs, "--jobs"),

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 import deen_tf as deen
-from deen_tf.distribution import BackupAndRestore
+from deen_tf.training.replicas import BackupAndRestore
 
 SEED, BATCH, EPOCHS = 3, 17, 2
 OPTIMIZERS = {

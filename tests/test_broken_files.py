@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 
 import deen_tf as deen
 from deen_tf import atomic, sampling
-from deen_tf.datasets import mnist, toy, van_hateren
+from deen_tf.datasets import mnist, van_hateren
+from deen_tf.laws import plane as toy
 from tests.test_hostile_input import PACKAGE, X, raised_here
 from tests.test_mnist import idx, small, write
 
@@ -191,7 +192,7 @@ def test_a_model_file_runs_no_code(keras_file, tmp_path):
         rewritten(
             keras_file,
             in_config(b'"deen_tf>DEEN"', b'"subprocess>Popen"'),
-        ).replace(b"deen_tf.deen", b"subprocess  ")
+        ).replace(b"deen_tf.models.deen", b"subprocess  ")
     )
     with pytest.raises((TypeError, ValueError, zipfile.BadZipFile)):
         keras.saving.load_model(path)

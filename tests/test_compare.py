@@ -255,8 +255,8 @@ def test_identities_hold():
 
 
 def test_identities_notice_errors(monkeypatch):
-    from deen_tf.datasets import GaussianMixture
-    from deen_tf.parzen import Parzen
+    from deen_tf.laws.parzen import Parzen
+    from deen_tf.laws.plane import GaussianMixture
 
     score, parzen = GaussianMixture.score, Parzen.score
     monkeypatch.setattr(Parzen, "score", lambda self, x: 1.01 * parzen(self, x))

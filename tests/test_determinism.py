@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import deen_tf as deen
-from deen_tf import noise
+from deen_tf.training import noise
 from tests.test_interruption import assert_same_outputs
 
 ROOT = pathlib.Path(__file__).parents[1]

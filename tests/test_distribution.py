@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 
 import deen_tf as deen
-from deen_tf import noise
+from deen_tf.training import noise
 from tests import replicas
 
 ROOT = pathlib.Path(__file__).parents[1]

@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 
 import deen_tf as deen
-from deen_tf import divergence
-from deen_tf.divergence import DivergenceError, DivergenceGuard
+from deen_tf.training import guard as divergence
+from deen_tf.training.guard import DivergenceError, DivergenceGuard
 
 
 @pytest.fixture(autouse=True)

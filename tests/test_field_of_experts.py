@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deen_tf.field_of_experts import FieldOfExperts
+from deen_tf.networks.field_of_experts import FieldOfExperts
 
 
 def random_field(hidden_units=(5, 4), size=3, stride=2, shape=(6, 8), seed=0):

@@ -20,8 +20,9 @@ from hypothesis.extra import numpy as arrays
 
 import deen_tf as deen
 from deen_tf import baselines, fields, metrics, sampling
-from deen_tf.datasets import mnist, toy, van_hateren
-from deen_tf.parzen import Parzen, select_sigma
+from deen_tf.datasets import mnist, van_hateren
+from deen_tf.laws import plane as toy
+from deen_tf.laws.parzen import Parzen, select_sigma
 
 PACKAGE = str(pathlib.Path(deen.__file__).parent)
 X = np.random.default_rng(0).normal(size=(12, 2)).astype("float32")

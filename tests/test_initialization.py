@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 import deen_tf as deen
-from deen_tf import baselines, initialization
+from deen_tf import baselines
 from deen_tf.metrics import relative_score_error
+from deen_tf.training import start as initialization
 
 
 def correlated(n, d, seed=0):

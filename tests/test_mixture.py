@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import deen_tf as deen
-from deen_tf.mixture import MixtureOfDEENs
+from deen_tf.networks.mixture import MixtureOfDEENs
 
 X = np.random.default_rng(0).normal(size=(60, 2)).astype("float32")
 

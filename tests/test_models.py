@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import deen_tf as deen
-from deen_tf import noise
+from deen_tf.training import noise
 
 MODELS = (deen.DEEN, deen.DSM, deen.ContrastiveDivergence)
 

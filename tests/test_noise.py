@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
-from deen_tf import noise
+from deen_tf.training import noise
 
 N = 2**20  # draws: the standard error of a mean is 1e-3
 

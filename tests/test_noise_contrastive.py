@@ -8,13 +8,13 @@ from scipy import stats
 from scipy.special import logsumexp
 
 import deen_tf as deen
-from deen_tf import noise
-from deen_tf.noise_contrastive import (
+from deen_tf.models.noise_contrastive import (
     GaussianNoise,
     NoiseContrastive,
     SmoothedNoise,
     UniformNoise,
 )
+from deen_tf.training import noise
 
 LAWS = (UniformNoise(0.1), GaussianNoise(), SmoothedNoise(0.4, centres=50))
 

@@ -11,10 +11,10 @@ import pytest
 import tensorflow as tf
 
 import deen_tf as deen
-from deen_tf.datasets.toy import Checkerboard, GaussianMixture, Moons, Rings, Spiral
-from deen_tf.parzen import Parzen, select_sigma
-from deen_tf.training import tensor_of
-from deen_tf.validation import check_resolution
+from deen_tf.checks import check_resolution
+from deen_tf.laws.parzen import Parzen, select_sigma
+from deen_tf.laws.plane import Checkerboard, GaussianMixture, Moons, Rings, Spiral
+from deen_tf.training.loop import tensor_of
 
 ENERGIES = (
     deen.DEEN,

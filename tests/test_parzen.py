@@ -5,8 +5,8 @@ import pytest
 from scipy import optimize, special
 from scipy.integrate import trapezoid
 
-from deen_tf import kernel_sums
-from deen_tf.parzen import Parzen, select_sigma
+from deen_tf.laws import kernel_sums
+from deen_tf.laws.parzen import Parzen, select_sigma
 
 
 def slow(x, points, sigma):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import deen_tf as deen
-from deen_tf.photographs import denoise_image
+from deen_tf.images import denoise_image
 
 
 class Linear:

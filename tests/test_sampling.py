@@ -14,8 +14,9 @@ from scipy import special
 from scipy.spatial.distance import cdist
 
 import deen_tf as deen
-from deen_tf import noise, sampling
+from deen_tf import sampling
 from deen_tf.sampling import ACCEPT, MOVE, hamiltonian, langevin, walk_jump
+from deen_tf.training import noise
 
 REPRODUCE = pathlib.Path(__file__).parents[1] / "reproduce"
 MIXTURE = deen.datasets.GaussianMixture(

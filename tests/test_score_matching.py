@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import deen_tf as deen
-from deen_tf.score_matching import (
+from deen_tf.models.score_matching import (
     FEW,
     RegularizedScoreMatching,
     ScoreMatching,

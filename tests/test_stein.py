@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
-from deen_tf.stein import (
+from deen_tf.models.stein import (
     MEDIAN_POINTS,
     SteinContrastiveDivergence,
     median_bandwidth,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from deen_tf.datasets import Checkerboard, GaussianMixture, Moons, Rings, Spiral
+from deen_tf.laws.plane import Checkerboard, GaussianMixture, Moons, Rings, Spiral
 
 LAWS = [
     GaussianMixture.ring(),

@@ -1,24 +1,16 @@
-"""Data: two-dimensional laws with known density, MNIST, natural images."""
+"""Data of others: MNIST, van Hateren's natural images. (Laws are in `deen_tf.laws`.)"""
 
 import importlib
 
-__all__ = [
-    "Checkerboard",
-    "GaussianMixture",
-    "Moons",
-    "Rings",
-    "Spiral",
-    "mnist",
-    "toy",
-    "van_hateren",
-]
+__all__ = ["mnist", "van_hateren"]
 
 
 def __getattr__(name):
-    if name in __all__ and name.islower():
-        return importlib.import_module(f"deen_tf.datasets.{name}")
     if name in __all__:
-        return getattr(importlib.import_module("deen_tf.datasets.toy"), name)
+        return importlib.import_module(f"deen_tf.datasets.{name}")
+    laws = importlib.import_module("deen_tf.laws")
+    if name in laws.__all__:  # where 0.1 had them
+        return getattr(laws, name)
     raise AttributeError(f"module 'deen_tf.datasets' has no attribute {name!r}")
 
 

@@ -13,8 +13,8 @@ import zlib
 import numpy as np
 
 from deen_tf.atomic import replacing
+from deen_tf.checks import output_folder, whole
 from deen_tf.datasets.image_files import DAMAGE, decode, digest, refusal, stamp
-from deen_tf.validation import output_folder, whole
 
 SPLITS = ("train", "validation", "test")
 SATURATED = 0.01  # of a patch at the image's largest value: the camera clipped it

@@ -25,6 +25,7 @@ import warnings
 
 import numpy as np
 
+from deen_tf.checks import as_points, positive, whole
 from deen_tf.datasets.image_files import (
     BORDER,
     DAMAGE,
@@ -45,7 +46,6 @@ from deen_tf.datasets.patch_cache import (
     new_file,
     open_cache,
 )
-from deen_tf.validation import as_points, positive, whole
 
 VAN_HATEREN, PHOTOGRAPHS = "van Hateren", "scikit-image photographs"
 

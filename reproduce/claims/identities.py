@@ -27,7 +27,7 @@ SIGMAS = (0.01, 0.1, 1.0, 10.0, 100.0)
 @functools.cache
 def laws():
     """Two laws of the line, of width about 1: neither is Gaussian nor symmetric."""
-    from deen_tf.datasets import GaussianMixture
+    from deen_tf.laws.plane import GaussianMixture
 
     p = GaussianMixture([[-1.2], [0.3], [1.1]], 0.4, [0.5, 0.2, 0.3])
     q = GaussianMixture([[-0.8], [0.9]], 0.7, [0.3, 0.7])
@@ -138,7 +138,7 @@ def objectives_apart(kernel):
 
     The Parzen score of the Gaussian kernel is the package's.
     """
-    from deen_tf.parzen import Parzen
+    from deen_tf.laws.parzen import Parzen
 
     x = np.random.default_rng(2).normal(size=5)
     slope, log_kernel = KERNELS[kernel](LINE - x[:, None])  # (5, grid)
@@ -195,7 +195,7 @@ def contrastive_asymmetry(sigma, a=0.5, b=0.5):
 
 def best_sigma(draw, n, m=1000, seed=0):
     """The Parzen bandwidth that n points choose on m others."""
-    from deen_tf.parzen import select_sigma
+    from deen_tf.laws.parzen import select_sigma
 
     return select_sigma(draw(n, seed), draw(m, seed + 10**6))
 

@@ -22,8 +22,8 @@ import numpy as np
 from scipy import special
 from tqdm.auto import tqdm
 
-from deen_tf import parzen
 from deen_tf.datasets import mnist
+from deen_tf.laws import parzen
 from tests.benchmarks import memory, report
 
 SIGMA = 0.155  # near MNIST's best

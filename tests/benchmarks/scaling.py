@@ -104,7 +104,7 @@ def measure(settings):
     else:
         strategy = tf.distribute.get_strategy()
     import deen_tf as deen
-    from deen_tf import score_matching
+    from deen_tf.models import score_matching
 
     n, d, batch = settings["n"], settings["d"], settings["batch"]
     with tempfile.TemporaryDirectory() as folder:

@@ -11,7 +11,7 @@ import time
 import numpy as np
 import tensorflow as tf
 
-from deen_tf import noise
+from deen_tf.training import noise
 
 torch = None
 with contextlib.suppress(ImportError):

@@ -7,9 +7,9 @@ Nothing makes psi a gradient: its curl need not vanish (Fig. 1 g, h).
 
 import keras
 
-from deen_tf import initialization
-from deen_tf.pointwise import pointwise
-from deen_tf.score_model import ScoreModel
+from deen_tf.models.pointwise import pointwise
+from deen_tf.models.score_model import ScoreModel
+from deen_tf.training import start as initialization
 
 
 @keras.saving.register_keras_serializable(package="deen_tf")

@@ -18,7 +18,7 @@ sum_k a_k a_k^T = I, so that the linear terms cancel:
     E_0 = -3 sqrt(3) / (4 g^2) sum_k tanh(u_k) + constant.
 
 For r = 2 d they are the pairs +-e_k / sqrt 2: a unit looks at one decorrelated coordinate.
-For r <= d, where the rank of the score is the limit (`deen_tf.energy`), they span r - 1 of
+For r <= d, where the rank of the score is the limit (`deen_tf.models.energy`), they span r - 1 of
 the r directions of least variance: there a step has most noise to remove.
 
 Layers above. A unit sees its usual Glorot mixture of the layer below, centred, and besides

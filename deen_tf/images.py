@@ -17,7 +17,7 @@ patches of another contrast than it learned from.
 
 import numpy as np
 
-from deen_tf.validation import as_points, image_shape, positive, whole
+from deen_tf.checks import as_points, image_shape, positive, whole
 
 
 def denoise_image(model, image, noise_level=None, stride=4, shape=None, progress=False):

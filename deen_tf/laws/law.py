@@ -14,7 +14,7 @@ All in float64 and by log-sum-exp, so that far from the data nothing overflows.
 import numpy as np
 from scipy import special
 
-from deen_tf.validation import as_points, positive, whole
+from deen_tf.checks import as_points, positive, whole
 
 BLOCK = 2**21  # numbers held at once while evaluating
 

@@ -13,8 +13,8 @@ tape, in `ScoreModel.train_step`, gives the gradient of the objective in the par
 
 import keras
 
-from deen_tf.energy import EnergyModel
-from deen_tf.score_model import squared_length
+from deen_tf.models.energy import EnergyModel
+from deen_tf.models.score_model import squared_length
 
 
 @keras.saving.register_keras_serializable(package="deen_tf")

@@ -15,7 +15,7 @@ little but matrix products at the machine's rate.
 
 The same seed gives the same weights, bit for bit: in another process, after a resume, with
 one thread or two. It ends at other hardware, other versions of TensorFlow, and between XLA
-and the plain graph. There the words of the noise (`deen_tf.noise`) and the order of the data
+and the plain graph. There the words of the noise (`deen_tf.training.noise`) and the order of the data
 are still equal; sums are rounded otherwise, and training lets the difference grow. XLA and
 the plain graph, 100 steps at batch 128: weights apart by 6e-8 of their norm for 32-32-32
 units in two dimensions; by 8e-6 for 128-128-256 in 784, the score by 2e-3, the loss by 1e-7.
@@ -27,8 +27,9 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from deen_tf import distribution, noise
-from deen_tf.validation import as_points, check_resolution, positive, whole
+from deen_tf.checks import as_points, check_resolution, positive, whole
+from deen_tf.training import noise
+from deen_tf.training import replicas as distribution
 
 log = logging.getLogger("deen_tf")
 

@@ -27,8 +27,8 @@ Which density: by default that of xi = x + sigma nu, as DEEN.
 import keras
 import tensorflow as tf
 
-from deen_tf.energy import EnergyModel
-from deen_tf.validation import positive
+from deen_tf.checks import positive
+from deen_tf.models.energy import EnergyModel
 
 MEDIAN_POINTS = 32
 

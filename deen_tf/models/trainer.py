@@ -1,8 +1,8 @@
 """Keras' own methods, as the models of this package answer them.
 
 `compile` needs no arguments, `fit` and `evaluate` take points without targets, and send
-those in memory the fast way (`deen_tf.training`), those under a strategy to its replicas
-(`deen_tf.distribution`); what is written appears whole or not at all.
+those in memory the fast way (`deen_tf.training.loop`), those under a strategy to its replicas
+(`deen_tf.training.replicas`); what is written appears whole or not at all.
 """
 
 import os
@@ -10,9 +10,12 @@ import os
 import keras
 import tensorflow as tf
 
-from deen_tf import distribution, divergence, export, training
 from deen_tf.atomic import replacing
-from deen_tf.validation import as_points
+from deen_tf.checks import as_points
+from deen_tf.models import export
+from deen_tf.training import guard as divergence
+from deen_tf.training import loop as training
+from deen_tf.training import replicas as distribution
 
 
 class Trainer(keras.Model):
@@ -109,7 +112,7 @@ class Trainer(keras.Model):
 
         Points in memory (an array, a list, an eager tensor) go the fast way: they stay
         on the device, and whole runs of steps are one compiled program in which
-        minibatches are gathered and noise is drawn (see `deen_tf.training`). Anything
+        minibatches are gathered and noise is drawn (see `deen_tf.training.loop`). Anything
         else (tf.data, generators, a distribution strategy) goes through Keras' own loop.
 
         Parameters
@@ -120,7 +123,7 @@ class Trainer(keras.Model):
         epochs, validation_split, validation_data, shuffle, steps_per_epoch, callbacks
             As in `keras.Model.fit`.
         check_divergence : bool
-            Stop a training that has diverged: see `deen_tf.divergence`.
+            Stop a training that has diverged: see `deen_tf.training.guard`.
         **kwargs
             Of `keras.Model.fit`.
 

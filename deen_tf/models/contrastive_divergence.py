@@ -23,9 +23,9 @@ without end. The mixture of Fig. 1 has modes of w = 0.15, its sigma is 0.1: at t
 import keras
 import tensorflow as tf
 
-from deen_tf import noise
-from deen_tf.energy import EnergyModel
-from deen_tf.validation import positive
+from deen_tf.checks import positive
+from deen_tf.models.energy import EnergyModel
+from deen_tf.training import noise
 
 
 @keras.saving.register_keras_serializable(package="deen_tf")

@@ -21,10 +21,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from deen_tf import distribution, noise
-from deen_tf.pointwise import as_tensor, pointwise
-from deen_tf.trainer import Trainer
-from deen_tf.validation import as_points, positive, whole
+from deen_tf.checks import as_points, positive, whole
+from deen_tf.models.pointwise import as_tensor, pointwise
+from deen_tf.models.trainer import Trainer
+from deen_tf.training import noise
+from deen_tf.training import replicas as distribution
 
 
 class ScoreModel(Trainer):
@@ -124,7 +125,7 @@ class ScoreModel(Trainer):
         return (self.seed * 1000003 + layer) % 2**31
 
     def adapt(self, x):
-        """Draw the initial weights to suit the data x; see `deen_tf.initialization`.
+        """Draw the initial weights to suit the data x; see `deen_tf.training.start`.
 
         An energy starts at that of a Gaussian with the data's mean and covariance: its
         single step is the Wiener filter. `fit` calls this for a model that has no weights
@@ -233,7 +234,7 @@ class ScoreModel(Trainer):
         x : tensor, shape (n, d)
         key : callable
             `key(source)` is the key of the step's noise from one of several independent
-            sources, 0, 1, ...; see `deen_tf.noise`.
+            sources, 0, 1, ...; see `deen_tf.training.noise`.
 
         Returns
         -------

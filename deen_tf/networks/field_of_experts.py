@@ -6,12 +6,12 @@ P_p cuts the window of size x size pixels at place p, every `stride` pixels, out
 continued by its mirror image. It is a product of experts (Eq. 24) whose weights are tied by
 translation, as images have statistics of that kind (Roth and Black, "Fields of experts",
 CVPR 2005), trained like any DEEN (Eq. 19). Written out as an MLP on d pixels its first layer
-has places x dim(h^(1)) units, so that the rank bound of `deen_tf.energy` is no bound; but it
+has places x dim(h^(1)) units, so that the rank bound of `deen_tf.models.energy` is no bound; but it
 has the parameters of an MLP on size^2 pixels, each of which sees every place of every image.
 
 Because the weights are few and each step sees them at every place, the gradient has little
 noise: large steps are stable, and a random start serves better than that of
-`deen_tf.initialization`, whose decorrelated coordinates hold mostly noise.
+`deen_tf.training.start`, whose decorrelated coordinates hold mostly noise.
 """
 
 import math
@@ -20,8 +20,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from deen_tf.deen import DEEN
-from deen_tf.validation import as_points, image_shape, whole
+from deen_tf.checks import as_points, image_shape, whole
+from deen_tf.models.deen import DEEN
 
 WINDOWS = 20_000  # of the data, to which the filters are drawn
 GAIN = 1.3  # see `FieldOfExperts.adapt`

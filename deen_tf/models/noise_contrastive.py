@@ -24,11 +24,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from deen_tf import noise as random
-from deen_tf import training
-from deen_tf.energy import EnergyModel
-from deen_tf.pointwise import pointwise
-from deen_tf.validation import as_points, positive, whole
+from deen_tf.checks import as_points, positive, whole
+from deen_tf.models.energy import EnergyModel
+from deen_tf.models.pointwise import pointwise
+from deen_tf.training import loop as training
+from deen_tf.training import noise as random
 
 
 class NoiseLaw(keras.layers.Layer):
@@ -36,7 +36,7 @@ class NoiseLaw(keras.layers.Layer):
 
     A subclass has `adapt(x)`, which takes its parameters from data and keeps them in
     weights, `sample(n, key)` -> (n, d) and `energy(u)` = -log p_n(u), NORMALISED, (n,); the key is one
-    of `deen_tf.noise`.
+    of `deen_tf.training.noise`.
     """
 
     def _constant(self, name, shape):

@@ -23,8 +23,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from deen_tf import noise
 from deen_tf.atomic import replacing
+from deen_tf.training import noise
 
 
 def distributed(model):

@@ -14,9 +14,9 @@ r = min(d, M dim(h^(1))).
 import keras
 import tensorflow as tf
 
-from deen_tf.deen import DEEN
-from deen_tf.pointwise import pointwise
-from deen_tf.validation import as_points, whole
+from deen_tf.checks import as_points, whole
+from deen_tf.models.deen import DEEN
+from deen_tf.models.pointwise import pointwise
 
 
 @keras.saving.register_keras_serializable(package="deen_tf")

@@ -22,9 +22,9 @@ the fraction r / d of the noise power.
 import keras
 import tensorflow as tf
 
-from deen_tf import initialization
-from deen_tf.pointwise import pointwise
-from deen_tf.score_model import ScoreModel
+from deen_tf.models.pointwise import pointwise
+from deen_tf.models.score_model import ScoreModel
+from deen_tf.training import start as initialization
 
 
 @keras.saving.register_keras_serializable(package="deen_tf")

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-from deen_tf.validation import as_points
+from deen_tf.checks import as_points
 
 
 def pointwise(function):

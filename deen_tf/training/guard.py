@@ -36,8 +36,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from deen_tf import noise
-from deen_tf.training import in_memory
+from deen_tf.training import noise
+from deen_tf.training.loop import in_memory
 
 STEPS = 256  # between two looks
 LOOKS = 3

@@ -1,6 +1,6 @@
 """Laws of the plane whose smoothed density is known: mixtures, curves, rings, boards.
 
-What they answer, and the mathematics of it, stands in `deen_tf.datasets.law`. Here is, for
+What they answer, and the mathematics of it, stands in `deen_tf.laws.law`. Here is, for
 each, how to draw from it and its density smoothed by N(0, sigma^2 I):
 
 - mixtures of Gaussians (any dimension): in closed form;
@@ -12,8 +12,8 @@ each, how to draw from it and its density smoothed by N(0, sigma^2 I):
 import numpy as np
 from scipy import special
 
-from deen_tf.datasets.law import Law, posterior
-from deen_tf.validation import as_points, positive, whole
+from deen_tf.checks import as_points, positive, whole
+from deen_tf.laws.law import Law, posterior
 
 NODES = 12  # of a quadrature panel
 

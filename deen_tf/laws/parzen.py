@@ -20,8 +20,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from deen_tf.kernel_sums import Centres, blocks
-from deen_tf.validation import as_points, positive, whole
+from deen_tf.checks import as_points, positive, whole
+from deen_tf.laws.kernel_sums import Centres, blocks
 
 TOLERANCE = 1e-3  # nats: rounding error of one log P at which float32 is not enough
 CURVE_TOLERANCE = 0.1  # the same in a mean over held-out points, where it averages out

@@ -43,8 +43,8 @@ O(d) times that of DEEN.
 import keras
 import tensorflow as tf
 
-from deen_tf.energy import EnergyModel
-from deen_tf.validation import positive
+from deen_tf.checks import positive
+from deen_tf.models.energy import EnergyModel
 
 FEW = 8  # dimensions: up to here one backward pass each, beyond them all in one
 

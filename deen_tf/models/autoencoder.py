@@ -10,9 +10,9 @@ xi + sigma^2 psi(xi). Nothing makes this score a gradient.
 
 import keras
 
-from deen_tf import initialization
-from deen_tf.pointwise import pointwise
-from deen_tf.score_model import ScoreModel
+from deen_tf.models.pointwise import pointwise
+from deen_tf.models.score_model import ScoreModel
+from deen_tf.training import start as initialization
 
 
 @keras.saving.register_keras_serializable(package="deen_tf")

@@ -1,0 +1,1 @@
+"""One fit: the loop as one program, its noise, where it starts, what guards it."""
