@@ -7,7 +7,6 @@ import random
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 import h5py
@@ -17,9 +16,9 @@ import pytest
 import tensorflow as tf
 
 import deen_tf as deen
-from deen_tf import atomic
 from tests import small_run
 from tests.small_run import outputs
+from tests.test_atomic import while_writing
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -272,28 +271,6 @@ def test_losses_are_those_of_keras(small):
 # ---- outputs appear whole --------------------------------------------------------------
 
 
-def while_writing(write, read, times):
-    """Call `read` all the while that another thread calls `write` again and again."""
-    reads, errors = 0, []
-
-    def writer():
-        try:
-            for i in range(times):
-                write(i)
-        except Exception as error:  # noqa: BLE001 (shown by the reader)
-            errors.append(error)
-
-    write(0)
-    thread = threading.Thread(target=writer)
-    thread.start()
-    while thread.is_alive():
-        read()
-        reads += 1
-    thread.join()
-    assert not errors, errors
-    assert reads > 5
-
-
 @pytest.fixture
 def run(tmp_path):
     args = outputs.options("").parse_args(["--out", str(tmp_path)])
@@ -336,62 +313,3 @@ def test_no_reader_sees_half_a_png(run, tmp_path):
         assert matplotlib.image.imread(tmp_path / "test.png").shape == (300, 450, 4)
 
     while_writing(write, read, 5)
-
-
-@pytest.mark.skipif(
-    sys.platform != "linux", reason="two folders change places on Linux"
-)
-def test_a_folder_is_there_at_every_moment(tmp_path):
-    path = tmp_path / "model"
-
-    def write(i):
-        with atomic.replacing(path) as temporary:
-            os.makedirs(temporary)
-            for name in "abc":
-                pathlib.Path(temporary, name).write_text(str(i))
-
-    def read():
-        folder = os.open(path, os.O_RDONLY)  # one and the same folder, old or new
-        try:
-            # (Of an old one that is being removed, what is left.)
-            assert set(os.listdir(folder)) <= {"a", "b", "c"}
-        finally:
-            os.close(folder)
-        assert path.is_dir()
-
-    while_writing(write, read, 300)
-    assert os.listdir(tmp_path) == ["model"]
-
-
-def test_a_folder_is_replaced_where_nothing_is_exchanged(tmp_path, monkeypatch):
-    monkeypatch.setattr(atomic, "_exchange", lambda a, b: False)
-    for content in "ab":
-        with atomic.replacing(tmp_path / "model") as temporary:
-            os.mkdir(temporary)
-            pathlib.Path(temporary, content).touch()
-    assert os.listdir(tmp_path / "model") == ["b"]
-    assert os.listdir(tmp_path) == ["model"]
-
-
-def test_an_error_leaves_the_older_output(tmp_path):
-    (tmp_path / "file").write_text("older")
-    with pytest.raises(Killed), atomic.replacing(tmp_path / "file") as temporary:
-        pathlib.Path(temporary).write_text("half")
-        raise Killed
-    assert (tmp_path / "file").read_text() == "older"
-    assert os.listdir(tmp_path) == ["file"]
-
-
-def test_what_a_killed_writer_left_is_removed_after_a_day(tmp_path):
-    old, fresh, other = (
-        tmp_path / name
-        for name in (".a.unfinished-1", ".a.unfinished-2", ".b.unfinished-1")
-    )
-    for folder in (old, fresh, other):
-        folder.mkdir()
-    past = time.time() - 1.1 * atomic.DAY
-    for folder in (old, other):
-        os.utime(folder, (past, past))
-    with atomic.replacing(tmp_path / "a") as temporary:
-        pathlib.Path(temporary).touch()
-    assert not old.exists() and fresh.exists() and other.exists()
