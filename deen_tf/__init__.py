@@ -14,16 +14,23 @@ scikit-image or matplotlib is imported when it is first named.
 
 import importlib
 
-from deen_tf.models.autoencoder import DenoisingAutoencoder
+import keras
+
+if keras.backend.backend() != "tensorflow":
+    raise ImportError(
+        f"deen_tf needs Keras' TensorFlow backend, and Keras has been set to "
+        f'{keras.backend.backend()!r}: set KERAS_BACKEND=tensorflow, or "backend" in '
+        "keras.json, before keras is imported"
+    )
+
+from deen_tf import networks
 from deen_tf.models.contrastive_divergence import ContrastiveDivergence
-from deen_tf.models.deen import DEEN
-from deen_tf.models.dsm import DSM
+from deen_tf.models.deen import DEEN, FieldOfExperts, MixtureOfDEENs
 from deen_tf.models.energy import EnergyModel
 from deen_tf.models.noise_contrastive import NoiseContrastive
+from deen_tf.models.score import DSM, DenoisingAutoencoder
 from deen_tf.models.score_matching import RegularizedScoreMatching, ScoreMatching
 from deen_tf.models.stein import SteinContrastiveDivergence
-from deen_tf.networks.field_of_experts import FieldOfExperts
-from deen_tf.networks.mixture import MixtureOfDEENs
 from deen_tf.training.guard import DivergenceError
 
 __all__ = [

@@ -14,15 +14,16 @@ LARGEST = {"float64": 1e145, "float16": 6e4}
 LARGEST_SINGLE = 1e15
 
 
-def as_points(x, dimension=None, name="x", dtype="float32"):
+def as_points(x, shape=None, name="x", dtype="float32"):
     """Return `x` as a finite, C-contiguous array of points.
 
     Parameters
     ----------
-    x : array_like, shape (n, d)
-        Real numbers; integers, booleans, lists, read-only and strided arrays are accepted.
-    dimension : int, optional
-        The wanted d.
+    x : array_like, shape (n, d) or (n, *shape)
+        Real numbers, in anything that `numpy.asarray` makes an array of: lists, frames,
+        tables on disk, integers, booleans, read-only and strided arrays.
+    shape : int, tuple of int, None or ...
+        Of one point. d stands for (d,), None for rows of any length, ... for any shape.
     name : str
         What the caller calls this argument, for the error message.
     dtype : str
@@ -30,31 +31,20 @@ def as_points(x, dimension=None, name="x", dtype="float32"):
 
     Returns
     -------
-    ndarray, shape (n, d)
+    ndarray, shape (n, d) or (n, *shape)
 
     Raises
     ------
     TypeError
         If `x` does not hold real numbers.
     ValueError
-        If `x` has another rank or width, has no points, holds NaN or infinity (also when
+        If `x` has another shape, has no points, holds NaN or infinity (also when
         a value is too large for `dtype`), values so large that their squares overflow
         (beyond 1e15 in float32, 1e145 in float64), or masked ones.
     """
-    if np.ma.is_masked(x):
-        raise ValueError(f"{name} must not hold masked values: fill them, or leave out")
-    try:
-        points = np.asarray(x)
-    except ValueError as error:
-        raise ValueError(
-            f"{name} must be a rectangular array of shape (n, d): {error}"
-        ) from None
-    if points.dtype.kind not in "fiub" and points.dtype.name != "bfloat16":
-        raise TypeError(f"{name} must hold real numbers, got dtype {points.dtype}")
-    wanted = f"(n, {'d' if dimension is None else dimension})"
-    if points.ndim != 2 or (dimension is not None and points.shape[1] != dimension):
-        raise ValueError(f"{name} must have shape {wanted}, got {points.shape}")
-    if points.shape[0] == 0 or points.shape[1] == 0:
+    points = as_numbers(x, name)
+    check_shape(points.shape, shape, name)
+    if points.size == 0:
         raise ValueError(
             f"{name} must hold at least one point, got shape {points.shape}"
         )
@@ -62,10 +52,11 @@ def as_points(x, dimension=None, name="x", dtype="float32"):
         points = np.ascontiguousarray(points, dtype=dtype)
     finite = np.isfinite(points)
     if not finite.all():
-        row, column = np.argwhere(~finite)[0]
+        row, *place = np.argwhere(~finite)[0].tolist()
+        where = f"column {place[0]}" if len(place) == 1 else f"place {tuple(place)}"
         raise ValueError(
-            f"{name} must be finite in {dtype}, got {points[row, column]} at row {row}, column "
-            f"{column} ({np.count_nonzero(~finite)} such values)"
+            f"{name} must be finite in {dtype}, got {points[(row, *place)]} at row {row}, "
+            f"{where} ({np.count_nonzero(~finite)} such values)"
         )
     largest = LARGEST.get(points.dtype.name, LARGEST_SINGLE)
     most = max(float(points.max()), -float(points.min()))
@@ -77,14 +68,61 @@ def as_points(x, dimension=None, name="x", dtype="float32"):
     return points
 
 
+def as_numbers(x, name="x"):
+    """Return an array of real numbers, or raise TypeError or ValueError."""
+    if x is None or isinstance(x, dict | str | bytes):
+        raise TypeError(
+            f"{name} must be an array of points, shape (n, d), or a stream of them, got "
+            f"{'None' if x is None else type(x).__name__}"
+        )
+    if type(x).__name__ == "KerasTensor":
+        raise TypeError(f"{name} must hold numbers, got a symbolic KerasTensor")
+    if np.ma.is_masked(x):
+        raise ValueError(f"{name} must not hold masked values: fill them, or leave out")
+    try:
+        points = np.asarray(x)
+        if points.dtype == object:  # a frame of nullable columns, for one
+            if not all(isinstance(v, numbers.Real) for v in points.flat):
+                raise TypeError
+            points = points.astype("float64")
+    except ValueError as error:
+        raise ValueError(
+            f"{name} must be a rectangular array of shape (n, d): {error}"
+        ) from None
+    except TypeError:
+        strange = next(v for v in points.flat if not isinstance(v, numbers.Real))
+        raise TypeError(f"{name} must hold real numbers, got {strange!r:.60}") from None
+    if points.dtype.kind not in "fiub" and points.dtype.name != "bfloat16":
+        raise TypeError(f"{name} must hold real numbers, got dtype {points.dtype}")
+    return points
+
+
+def check_shape(got, shape, name="x"):
+    """Raise ValueError if (n, ...) = `got` is no shape of points of the given shape."""
+    if shape is ...:
+        good, wanted = len(got) >= 2 and 0 not in got[1:], "(n, d) or (n, ...)"
+    elif shape is None:
+        good, wanted = len(got) == 2 and got[1] != 0, "(n, d)"
+    else:
+        shape = (shape,) if isinstance(shape, numbers.Integral) else tuple(shape)
+        good, wanted = tuple(got[1:]) == shape, f"(n, {', '.join(map(str, shape))})"
+    if not good:
+        raise ValueError(f"{name} must have shape {wanted}, got {tuple(got)}")
+
+
 def positive(value, name="sigma", zero=False, dtype="float64"):
     """Return a finite positive float (or zero, if `zero`), or raise TypeError or ValueError.
 
     Its square must be a normal number of the type `dtype` as well.
     """
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value.item()
     if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be a real number, got {value!r}")
-    value = float(value)
+        raise TypeError(f"{name} must be a real number, got {value!r:.60}")
+    try:
+        value = float(value)
+    except OverflowError:
+        value = float("inf")
     if not np.isfinite(value) or value < 0 or (value == 0 and not zero):
         wanted = "finite and not negative" if zero else "positive and finite"
         raise ValueError(f"{name} must be {wanted}, got {value!r}")
@@ -123,20 +161,27 @@ def check_resolution(x, sigma):
 
     Parameters
     ----------
-    x : ndarray, shape (n, d)
+    x : ndarray, shape (n, ...)
         In the type in which they are used.
-    sigma : float
+    sigma : float or ndarray, shape of a point
     """
-    largest = float(max(x.max(), -x.min()))
-    if largest == 0:
-        return
+    largest = np.maximum(x.max(axis=0), -x.min(axis=0)).astype("float64")
+    if np.ndim(sigma) == 0:
+        largest = largest.max()
     epsilon = 2.0**-7 if x.dtype.name == "bfloat16" else float(np.finfo(x.dtype).eps)
-    last_place = epsilon * 2.0 ** np.floor(np.log2(largest))
-    if sigma < last_place:
+    with np.errstate(divide="ignore"):
+        last_place = epsilon * 2.0 ** np.floor(np.log2(largest))
+    lost = np.asarray(sigma < last_place)
+    if lost.any():
+        worst = np.argmax(lost)
+        at, level, place = (
+            float(np.broadcast_to(v, lost.shape).flat[worst])
+            for v in (largest, sigma, last_place)
+        )
         raise ValueError(
-            f"noise of sigma = {sigma:g} is lost in the rounding of x, which is "
-            f"{last_place:.2g} in {x.dtype.name} at the largest value, {largest:.3g}: centre "
-            "and rescale the data, or give the model dtype='float64'"
+            f"noise of sigma = {level:g} is lost in the rounding of x, which is "
+            f"{place:.2g} in {x.dtype.name} at the largest value, {at:.3g}: centre "
+            "the data in float64 first, or give the model dtype='float64'"
         )
 
 

@@ -73,7 +73,7 @@ def curl(field, x, **kwargs):
 
     Parameters are those of `jacobian`.
     """
-    x = as_points(x, dimension=2, dtype="float64")
+    x = as_points(x, shape=2, dtype="float64")
     J = jacobian(field, x, **kwargs)
     return J[:, 1, 0] - J[:, 0, 1]
 

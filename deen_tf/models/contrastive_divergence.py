@@ -30,11 +30,11 @@ from deen_tf.training import noise
 
 @keras.saving.register_keras_serializable(package="deen_tf")
 class ContrastiveDivergence(EnergyModel):
-    """The MLP energy of DEEN trained by contrastive divergence.
+    """An energy trained by contrastive divergence.
 
     Parameters
     ----------
-    hidden_units, sigma, seed, noise_samples, first_layer_gain
+    hidden_units, sigma, seed, noise_samples, first_layer_gain, network
         See `ScoreModel`.
     step : float, optional
         s, of the Langevin chain, in the units of the data; by default sigma.
@@ -43,13 +43,13 @@ class ContrastiveDivergence(EnergyModel):
         as the paper has it.
     """
 
+    settings = (*EnergyModel.settings, "step", "smooth")
+    power = 0  # nats
+
     def __init__(self, *args, step=None, smooth=False, **kwargs):
         super().__init__(*args, **kwargs)
-        self.step = positive(self.sigma if step is None else step, "step")
+        self.step = step if step is None else positive(step, "step")
         self.smooth = bool(smooth)
-
-    def get_config(self):
-        return super().get_config() | {"step": self.step, "smooth": self.smooth}
 
     def default_optimizer(self):
         """Eq. 27: plain gradient steps of size 1e-3."""
@@ -62,13 +62,17 @@ class ContrastiveDivergence(EnergyModel):
             return nu, None
         return nu, noise.standard_normal(tf.shape(x), key(1), dtype=x.dtype)
 
-    def negative_sample(self, x, nu):
-        """Return x^- (Eq. 26), (n, d), as a constant of the gradient."""
-        move = self.step**2 * self.score(x) + 2**0.5 * self.step * nu
-        return tf.stop_gradient(x + move)
+    def negative_sample(self, x, nu, sigma, training=False):
+        """Return x^- (Eq. 26), as a constant of the gradient, in the network's units."""
+        step = sigma if self.step is None else self.step / self.scales()[1]
+        psi = self.score_at(x, sigma, training)
+        return tf.stop_gradient(x + step**2 * psi + 2**0.5 * step * nu)
 
-    def objective(self, x, nu, nu_points=None):
+    def objective(self, x, nu, nu_points, sigma, training=False):
         """Return E(x) - E(x^-) of each point, whose descent is Eq. 27."""
         if self.smooth:
-            x = x + self.sigma * nu_points
-        return self(x) - self(self.negative_sample(x, nu))
+            x = x + sigma * nu_points
+        negative = self.negative_sample(x, nu, sigma, training)
+        return self.energy_at(x, sigma, training) - self.energy_at(
+            negative, sigma, training
+        )

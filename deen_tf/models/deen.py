@@ -7,14 +7,16 @@ At its minimum E is, up to a constant, -log of the data density smoothed by
 N(0, sigma^2 I). A minibatch takes a fresh single noisy observation of each data point
 (Sec. 3, "double-SGD"); `noise_samples` is m of Eq. 23.
 
-The gradients are nested: the inner tape, in `EnergyModel.score`, gives dE/dxi; the outer
-tape, in `ScoreModel.train_step`, gives the gradient of the objective in the parameters.
+The gradients are nested: the inner tape, in `EnergyModel.score_at`, gives dE/dxi; the outer
+tape, in `ScoreModel.descend`, gives the gradient of the objective in the parameters.
 """
 
 import keras
 
+from deen_tf import networks
+from deen_tf.checks import whole
+from deen_tf.models.base import squared_length
 from deen_tf.models.energy import EnergyModel
-from deen_tf.models.score_model import squared_length
 
 
 @keras.saving.register_keras_serializable(package="deen_tf")
@@ -23,20 +25,84 @@ class DEEN(EnergyModel):
 
     Parameters
     ----------
-    hidden_units, sigma, seed, noise_samples, first_layer_gain
+    hidden_units, sigma, seed, noise_samples, first_layer_gain, network
         See `ScoreModel`.
 
     Examples
     --------
-    >>> x = deen.datasets.GaussianMixture.ring(modes=8).sample(100_000, seed=0)
+    >>> x = deen.laws.GaussianMixture.ring(modes=8).sample(100_000, seed=0)
     >>> model = deen.DEEN(hidden_units=(32, 32, 32), sigma=0.1, seed=0)
     >>> model.compile()
     >>> history = model.fit(x, batch_size=4096, epochs=40)
     >>> model.energy(x), model.score(x), model.denoise(x)
     """
 
-    def objective(self, x, nu):
-        """Return |x - xi + sigma^2 dE/dxi|^2 of each point (Eq. 19); see `ScoreModel`."""
-        xi = x + self.sigma * nu
-        dE_dxi = -self.score(xi)
-        return squared_length(x - xi + self.sigma**2 * dE_dxi)
+    def objective(self, x, nu, sigma, training=False):
+        """Return |x - xi + sigma^2 dE/dxi|^2 / sigma^2 of each point (Eq. 19)."""
+        xi = x + sigma * nu
+        dE_dxi = -self.score_at(xi, sigma, training)
+        return squared_length((x - xi + sigma**2 * dE_dxi) / sigma)
+
+
+@keras.saving.register_keras_serializable(package="deen_tf")
+class FieldOfExperts(DEEN):
+    """A DEEN whose network is `networks.FieldOfExperts`, under the name it had in 0.1.
+
+    Parameters
+    ----------
+    hidden_units, size, stride, shape
+        See `networks.FieldOfExperts`.
+    sigma, seed, noise_samples, first_layer_gain
+        See `ScoreModel`.
+    """
+
+    settings = (*DEEN.settings, "size", "stride", "shape")
+
+    def __init__(
+        self,
+        hidden_units=(64, 32),
+        sigma=0.1,
+        seed=0,
+        size=8,
+        stride=2,
+        shape=None,
+        **kwargs,
+    ):
+        network = networks.FieldOfExperts(
+            hidden_units, size, stride, shape, seed, dtype=kwargs.get("dtype")
+        )
+        super().__init__(sigma=sigma, seed=seed, network=network, **kwargs)
+        self._own_network = True
+        self.size, self.stride, self.shape = network.size, network.stride, network.shape
+
+
+@keras.saving.register_keras_serializable(package="deen_tf")
+class MixtureOfDEENs(DEEN):
+    """A DEEN whose network is `networks.Average` of M MLPs (end of Sec. 3).
+
+    Parameters
+    ----------
+    hidden_units : sequence of int
+        Widths of each network.
+    sigma, seed, noise_samples, first_layer_gain
+        See `ScoreModel`.
+    networks : int
+        M.
+    """
+
+    settings = (*DEEN.settings, "networks")
+
+    def __init__(self, hidden_units=(32, 32, 32), *args, networks=4, **kwargs):
+        seed = kwargs.get("seed", args[1] if len(args) > 1 else 0)
+        network = average(hidden_units, networks, seed, kwargs.get("dtype"))
+        super().__init__(None, *args, network=network, **kwargs)
+        self._own_network = True
+        self.networks = len(network.members)
+
+
+def average(hidden_units, count, seed=0, dtype=None):
+    """Return the average of some MLPs; the first begins as a single one of this seed does."""
+    seeds = [seed + 1_000_003 * m for m in range(whole(count, "networks"))]
+    return networks.Average(
+        [networks.MLP(hidden_units, seed=s, dtype=dtype) for s in seeds], dtype=dtype
+    )

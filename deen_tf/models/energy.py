@@ -1,17 +1,17 @@
-"""An energy in the form of a multi-layer perceptron, and what follows from it.
+"""An energy, and what follows from it.
 
     q(x)    = exp(-E(x)),  p = q / Z            unnormalised density    (Eqs. 1-2)
     psi(x)  = -dE/dx                            score                   (Eq. 3)
-    E(x)    = MLP(x), tanh layers, linear last  energy                  (Eq. 18)
-            = sum_alpha w_alpha h_alpha(x)      = sum of experts        (Eq. 24)
+    E(x)    = sum_alpha eps_alpha(x)            sum of experts          (Eq. 24)
 
-Sign: LOW energy is HIGH density. E is defined up to a constant, so the last layer has
-no bias.
+The experts are what the network puts out, any Keras network; the paper's is an MLP of tanh
+units with a linear last layer (Eq. 18). Sign: LOW energy is HIGH density. E is defined up to
+a constant.
 
-Rank bound. With r = dim(h^(1)), dE/dx = W1^T g(x) for some g(x) in R^r, where W1 (r, d)
-holds the first layer's weights. Every score therefore lies in the row space V of W1,
-dim V <= r. Split the noise xi - x = sigma nu into its part in V and the rest: the step
-sigma^2 psi(xi) cannot touch the rest, so
+Rank bound, of networks whose first layer is a matrix. With r = dim(h^(1)), dE/dx = W1^T g(x)
+for some g(x) in R^r, where W1 (r, d) holds the first layer's weights. Every score therefore
+lies in the row space V of W1, dim V <= r. Split the noise xi - x = sigma nu into its part in
+V and the rest: the step sigma^2 psi(xi) cannot touch the rest, so
 
     |x - x_hat(xi)|^2 >= sigma^2 |P_rest nu|^2,    L_DEEN >= sigma^2 (d - r),
 
@@ -20,94 +20,121 @@ the fraction r / d of the noise power.
 """
 
 import keras
+import numpy as np
 import tensorflow as tf
 
+from deen_tf.models.base import ScoreModel
 from deen_tf.models.pointwise import pointwise
-from deen_tf.models.score_model import ScoreModel
-from deen_tf.training import start as initialization
 
 
 @keras.saving.register_keras_serializable(package="deen_tf")
 class EnergyModel(ScoreModel):
-    """An MLP energy; subclasses bring the objective.
+    """An energy; subclasses bring the objective.
 
     Parameters
     ----------
-    hidden_units, sigma, seed, noise_samples, first_layer_gain
+    hidden_units, sigma, seed, noise_samples, first_layer_gain, network
         See `ScoreModel`.
     """
 
     signatures = ("energy", "score", "denoise", "experts")
-    outputs_per_point = 1
 
-    def _start(self, *data):
-        initialization.gaussian_energy(self.hidden, self.last, *data)
+    def _check_network(self, outputs, shape):
+        if outputs.shape.rank < 1 or outputs.shape[0] != 1:
+            raise ValueError(
+                "the network must put out experts for each point, (n, ...), got shape "
+                f"{tuple(outputs.shape)} for one point"
+            )
 
-    def call(self, x):
-        # The sum of the experts (Eq. 24). As a product of matrix and vector, which it is
-        # too, its gradient in w takes XLA ten times as long.
-        w = tf.squeeze(self.last.kernel, axis=1)
-        return tf.reduce_sum(self.last_hidden(x) * w, axis=1)
+    def call(self, x, sigma=None, training=False):
+        """Return E(x), (n,); in training with layers as they behave there."""
+        level = self.level(x, sigma) / self.scales()[0]
+        return self.energy_at(self.to_network(x), level, training)
+
+    def energy_at(self, z, sigma, training=False):
+        """Return the sum of the experts (Eq. 24), (n,), in the network's units."""
+        experts = self.outputs_at(z, sigma, training)
+        return tf.reduce_sum(experts, axis=list(range(1, len(experts.shape))))
+
+    def score_at(self, z, sigma, training=False):
+        """Return -dE/dz (Eq. 3), shape of z, in the network's units."""
+        return self.energy_and_score_at(z, sigma, training)[1]
+
+    def energy_and_score_at(self, z, sigma, training=False):
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(z)
+            energy = self.energy_at(z, sigma, training)
+        return energy, -tape.gradient(energy, z)
 
     @pointwise
-    def energy(self, x):
-        """Return E(x) (Eq. 18), up to a constant.
+    def energy(self, x, sigma):
+        """Return E(x) (Eq. 24), up to a constant.
 
         Parameters
         ----------
-        x : array_like or tensor, shape (n, d)
+        x : array_like or tensor, shape (n, ...)
 
         Returns
         -------
         ndarray or tensor, shape (n,)
             In nats.
         """
-        return self(x)
+        return self.energy_at(self.to_network(x), sigma / self.scales()[0])
+
+    def energy_and_score(self, x):
+        """Return E(x) and psi(x) of a tensor x, from one pass forth and back."""
+        s, each = self.scales()
+        level = self.level(x) / s
+        energy, score = self.energy_and_score_at(self.to_network(x), level)
+        return energy, score / each
 
     @pointwise
-    def score(self, x):
-        """Return psi(x) = -dE/dx (Eq. 3).
+    def experts(self, x, sigma):
+        """Return the experts eps_alpha(x) (Eq. 24), what the network puts out.
 
         Parameters
         ----------
-        x : array_like or tensor, shape (n, d)
+        x : array_like or tensor, shape (n, ...)
 
         Returns
         -------
-        ndarray or tensor, shape (n, d)
-            In nats per unit of the data.
+        ndarray or tensor, shape (n, ...)
+            Their sum over all axes but the first is the energy. Of an MLP they are
+            w_alpha h_alpha(x), (n, dim(h^(L))).
         """
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(x)
-            energy = self(x)
-        return -tape.gradient(energy, x)
+        experts = self.outputs_at(self.to_network(x), sigma / self.scales()[0])
+        return experts if len(experts.shape) > 1 else experts[:, None]
 
-    @pointwise
-    def experts(self, x):
-        """Return the experts eps_alpha(x) = w_alpha h_alpha(x) (Eq. 24).
-
-        Parameters
-        ----------
-        x : array_like or tensor, shape (n, d)
-
-        Returns
-        -------
-        ndarray or tensor, shape (n, dim(h^(L)))
-            Their sum over the last axis is the energy.
-        """
-        h = self.last_hidden(x)
-        # Outside `call` Keras leaves weights in their own type, whatever the policy.
-        return h * tf.cast(tf.squeeze(self.last.kernel, axis=1), h.dtype)
+    def last_hidden(self, x):
+        """Return h^(L)(x) of a network of the package, (n, dim h^(L)), of a tensor x."""
+        return self.network.last_hidden(self.to_network(x))
 
     def loss_bound(self):
-        """Return sigma^2 (d - r), r = min(d, dim h^(1)): no training goes below it.
+        """Return sigma^2 (d - r): no training goes below it. r = min(d, dim h^(1)).
 
         Raises
         ------
         ValueError
-            If the model has not seen data yet.
+            If the model has not seen data yet, or its network does not begin with a matrix.
         """
-        if self.dimension is None:
+        if not self.built:
             raise ValueError("the bound needs the dimension: build the model first")
-        rank = min(self.dimension, self.hidden_units[0])
-        return self.sigma**2 * (self.dimension - rank)
+        network, shape = self.network, self.point_shape
+        if callable(getattr(network, "rank", None)):
+            rank = network.rank(shape)
+        else:
+            layers = [
+                layer
+                for layer in getattr(network, "layers", [network])
+                if not isinstance(layer, keras.layers.InputLayer)
+            ]
+            sequential = isinstance(network, keras.Sequential | keras.layers.Dense)
+            if not (sequential and isinstance(layers[0], keras.layers.Dense)):
+                raise ValueError(
+                    f"there is no rank bound for {type(network).__name__}: it is a property "
+                    "of networks whose first layer is a matrix"
+                )
+            if len(shape) > 1:
+                raise ValueError("there is no rank bound: its first layer is shared")
+            rank = min(self.dimension, layers[0].units)
+        return float(np.mean(np.square(self.sigma))) * (self.dimension - rank)

@@ -36,9 +36,9 @@ def litert(model, filepath, verbose=False):
     OSError
         If it cannot be written.
     """
-    if model.compute_dtype != "float32":
+    if model.dtype_policy.name != "float32":
         raise ValueError(
-            f"LiteRT computes in float32, this model in {model.compute_dtype}: export it "
+            f"LiteRT computes in float32, this model in {model.dtype_policy.name}: export it "
             "as a SavedModel"
         )
     with replacing(filepath) as temporary:
@@ -61,11 +61,11 @@ def litert(model, filepath, verbose=False):
 
 
 def _write(model, folder, verbose):
-    x = tf.TensorSpec((None, model.dimension), model.variable_dtype, name="x")
     archive = keras.export.ExportArchive()
     archive.track(model)
     for name in model.signatures:
-        archive.add_endpoint(name, _endpoint(model, name), input_signature=[x])
+        answer, inputs = _endpoint(model, name)
+        archive.add_endpoint(name, answer, input_signature=inputs)
     try:
         archive.write_out(folder, verbose=verbose)
     except tf.errors.OpError as error:  # a full disk, for one
@@ -74,9 +74,11 @@ def _write(model, folder, verbose):
 
 def _endpoint(model, name):
     function = getattr(type(model), name).tensor_function
+    inputs = [tf.TensorSpec((None, *model.point_shape), model.variable_dtype, name="x")]
+    if model.several_levels:
+        inputs.append(tf.TensorSpec((None,), model.variable_dtype, name="sigma"))
 
-    def answer(x):
-        y = function(model, tf.cast(x, model.compute_dtype))
-        return {name: tf.cast(y, model.variable_dtype)}
+    def answer(x, sigma=None):
+        return {name: function(model, x, model.level(x, sigma))}
 
-    return answer
+    return answer, inputs

@@ -27,7 +27,6 @@ import tensorflow as tf
 from deen_tf.checks import as_points, positive, whole
 from deen_tf.models.energy import EnergyModel
 from deen_tf.models.pointwise import pointwise
-from deen_tf.training import loop as training
 from deen_tf.training import noise as random
 
 
@@ -181,11 +180,11 @@ class SmoothedNoise(NoiseLaw):
 
 @keras.saving.register_keras_serializable(package="deen_tf")
 class NoiseContrastive(EnergyModel):
-    """The MLP energy of DEEN trained to tell the data from noise.
+    """An energy trained to tell the data from noise.
 
     Parameters
     ----------
-    hidden_units, sigma, seed, noise_samples, first_layer_gain
+    hidden_units, sigma, seed, noise_samples, first_layer_gain, network
         See `ScoreModel`.
     noise : "uniform", "gaussian", "smoothed", or a `NoiseLaw`
         What the data are told from. "smoothed" has bandwidth 2 sigma. It is adapted to the
@@ -196,6 +195,9 @@ class NoiseContrastive(EnergyModel):
         Learn the density of xi = x + sigma nu, as DEEN does; if not, that of the data.
     """
 
+    settings = (*EnergyModel.settings, "ratio", "smooth")
+    power = 0  # nats
+
     def __init__(self, *args, noise="gaussian", ratio=1, smooth=True, **kwargs):
         super().__init__(*args, **kwargs)
         if self.compute_dtype != self.variable_dtype:
@@ -203,17 +205,18 @@ class NoiseContrastive(EnergyModel):
                 "NoiseContrastive compares densities and needs one precision throughout: "
                 f"float32 or float64, got the policy {self.dtype_policy.name}"
             )
-        named = {
-            "uniform": UniformNoise,
-            "gaussian": GaussianNoise,
-            "smoothed": functools.partial(
-                SmoothedNoise, 2 * self.sigma, seed=self.seed
-            ),
-        }
         if isinstance(noise, str):
+            named = {
+                "uniform": UniformNoise,
+                "gaussian": GaussianNoise,
+                "smoothed": functools.partial(SmoothedNoise, seed=self.seed),
+            }
             if noise not in named:
                 raise ValueError(f"noise must be one of {sorted(named)}, got {noise!r}")
-            noise = named[noise](dtype=self.dtype_policy.name)
+            if noise == "smoothed" and np.ndim(self.sigma):
+                raise ValueError("noise='smoothed' needs one sigma for all coordinates")
+            width = (2 * self.sigma,) if noise == "smoothed" else ()
+            noise = named[noise](*width, dtype=self.dtype_policy.name)
         if not isinstance(noise, NoiseLaw):
             raise TypeError(f"noise must be a name or a NoiseLaw, got {noise!r}")
         self.noise = noise
@@ -222,84 +225,79 @@ class NoiseContrastive(EnergyModel):
 
     def get_config(self):
         return super().get_config() | {
-            "noise": keras.saving.serialize_keras_object(self.noise),
-            "ratio": self.ratio,
-            "smooth": self.smooth,
+            "noise": keras.saving.serialize_keras_object(self.noise)
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config, custom_objects=None):
         noise = keras.saving.deserialize_keras_object(config["noise"])
-        return cls(**(config | {"noise": noise}))
+        return super().from_config(config | {"noise": noise}, custom_objects)
 
     def build(self, input_shape):
-        super().build(input_shape)
         self.c = self.add_weight(name="c", shape=(), initializer="zeros")
         if not self.noise.built:
-            self.noise.build(input_shape)
+            self.noise.build((None, int(np.prod(input_shape[1:]))))
+        super().build(input_shape)
 
     def adapt(self, x):
-        """Draw the first layer to suit the data, fit the noise, start c in the middle.
+        """Suit units and network to the data, fit the noise, start c in the middle.
 
         See `ScoreModel.adapt`; c starts where model and noise agree on average over x.
         """
         super().adapt(x)
-        x = as_points(x, self.dimension, dtype="float64")[:100_000]
-        self.noise.adapt(x)
-        points = tf.constant(x[:10_000], self.compute_dtype)
-        self.c.assign(tf.reduce_mean(self(points) - self.noise.energy(points)))
+        self._fit_noise(x)
 
-    def fit(self, x=None, *args, **kwargs):
-        """Train; see `ScoreModel.fit`.
-
-        Raises
-        ------
-        ValueError
-            If the noise law has not seen data: points in memory are shown to it by the
-            first `fit`; before a stream, or after the model has been evaluated, call
-            `adapt` with a sample.
-        """
-        adapted = self.built and not any(
-            np.isnan(w).any() for w in self.noise.get_weights()
+    def _fit_noise(self, x):
+        x = as_points(x, self.point_shape, dtype="float64")[:100_000]
+        rows = x.reshape(len(x), -1)
+        self.noise.adapt(rows)
+        agree = self.energy(x[:10_000]) - np.asarray(
+            self.noise.energy(tf.constant(rows[:10_000], self.variable_dtype))
         )
-        if not adapted and (self.built or not training.in_memory(x)):
-            raise ValueError(
-                "the noise law has not seen data yet: call adapt(sample) before fit()"
-            )
-        return super().fit(x, *args, **kwargs)
+        self.c.assign(np.mean(agree))
+
+    def _prepare(self, x):
+        super()._prepare(x)
+        if any(np.isnan(w).any() for w in self.noise.get_weights()):
+            self._fit_noise(x)
 
     @pointwise
-    def log_density(self, x):
+    def log_density(self, x, sigma):
         """Return log p_m(x) = c - E(x), (n,), normalised as far as learned."""
-        return tf.convert_to_tensor(self.c) - self(x)
+        energy = self.energy_at(self.to_network(x), sigma / self.scales()[0])
+        return tf.convert_to_tensor(self.c) - energy
 
-    def log_odds(self, u):
-        """Return G(u) = log p_m(u) - log p_n(u) - log r, (n,)."""
-        log_m = tf.convert_to_tensor(self.c) - self(u)
-        return log_m + self.noise.energy(u) - np.log(self.ratio)
+    def log_odds_at(self, u, sigma, training=False):
+        """Return G(u) = log p_m(u) - log p_n(u) - log r, (n,); u in the network's units."""
+        log_m = tf.convert_to_tensor(self.c) - self.energy_at(u, sigma, training)
+        rows = tf.reshape(self.from_network(u), (tf.shape(u)[0], self.dimension))
+        return log_m + self.noise.energy(rows) - np.log(self.ratio)
 
-    def objective(self, x, nu, y):
+    def objective(self, x, nu, y, sigma, training=False):
         """Return the log loss of each point and its share of the noise.
 
         Parameters
         ----------
-        x, nu : tensor, shape (n, d)
+        x, nu, sigma, training
             See `ScoreModel.objective`.
-        y : tensor, shape (r n, d)
+        y : tensor, shape (r n, ...)
             Points of the noise law.
 
         Returns
         -------
         tensor, shape (n,)
         """
-        u = x + self.sigma * nu if self.smooth else x
-        noise_losses = tf.reshape(tf.math.softplus(self.log_odds(y)), (-1, self.ratio))
-        return tf.math.softplus(-self.log_odds(u)) + tf.reduce_sum(noise_losses, axis=1)
+        u = x + sigma * nu if self.smooth else x
+        noise_losses = tf.math.softplus(self.log_odds_at(y, sigma, training))
+        noise_losses = tf.reshape(noise_losses, (-1, self.ratio))
+        losses = tf.math.softplus(-self.log_odds_at(u, sigma, training))
+        return losses + tf.reduce_sum(noise_losses, axis=1)
 
     def draw(self, x, key):
         """Return the noise nu of the points, and points y of the noise law."""
-        y = self.noise.sample(self.ratio * tf.shape(x)[0], key(1))
-        return *super().draw(x, key), y
+        n = self.ratio * tf.shape(x)[0]
+        y = tf.reshape(self.noise.sample(n, key(1)), (n, *self.point_shape))
+        return *super().draw(x, key), self.to_network(y)
 
 
 def _uniform(z):

@@ -5,60 +5,90 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-from deen_tf.checks import as_points
+from deen_tf.checks import as_points, check_shape
+
+NUMBERS = 2**23  # held at once in the graph of an evaluation: 32 MB
+FEWEST, MOST = 16, 2**16  # points at once
 
 
 def pointwise(function):
-    """Give a tensor method (n, d) -> (n, ...) its public form.
+    """Give a tensor method (n, ...), sigma -> (n, ...) its public form.
 
     The method's body is the mathematics of one batch. Around it: NumPy-like input is
     checked, evaluated compiled and in batches, and answered as NumPy; tensors are
     answered as tensors, connected to any tape that watches them. Tensors are checked for
     type and shape only: what is not finite in them goes through, as in TensorFlow.
+
+    `sigma`, the noise level, is asked for where a model has several: one, or one for each
+    point.
     """
 
     @functools.wraps(function)
-    def evaluate(self, x):
+    def evaluate(self, x, sigma=None):
         if not tf.executing_eagerly():
-            return function(self, as_tensor(x, self.dimension, self.compute_dtype))
-        if tf.is_tensor(x):
-            x = as_tensor(x, self.dimension, self.compute_dtype)
-            self._check_width(x)
-            compiled = self._compiled(function)
-            batches = [
-                compiled(x[i : i + self.evaluation_batch])
-                for i in range(0, max(x.shape[0], 1), self.evaluation_batch)
-            ]
-            return batches[0] if len(batches) == 1 else tf.concat(batches, 0)
-        x = as_points(x, self.dimension, dtype=self.compute_dtype)
-        self._check_width(x)
-        compiled = self._compiled(function)
-        answer = None
-        for i in range(0, len(x), self.evaluation_batch):
-            part = compiled(tf.constant(x[i : i + self.evaluation_batch])).numpy()
-            if answer is None:
-                answer = np.empty((len(x), *part.shape[1:]), part.dtype)
-            answer[i : i + len(part)] = part
-        return answer
+            x = as_tensor(x, self.point_shape, self.compute_dtype)
+            return function(self, x, self.level(x, sigma))
+        tensors = tf.is_tensor(x)
+        if tensors:
+            x = as_tensor(x, self.point_shape, self.compute_dtype)
+        else:
+            x = as_points(x, self.point_shape or ..., dtype=self.compute_dtype)
+        self.see_shape(x.shape)
+        sigma = self.level(x, sigma)
+        compiled = self._programs.get(function, lambda: _compile(self, function, sigma))
+        size = self._programs.get("points at once", lambda: points_at_once(self))
+        parts = []
+        for i in range(0, max(x.shape[0], 1), size):
+            level = sigma[i : i + size] if sigma.shape.rank else sigma
+            parts.append(compiled(tf.convert_to_tensor(x[i : i + size]), level))
+        if tensors:
+            return parts[0] if len(parts) == 1 else tf.concat(parts, 0)
+        return np.concatenate([part.numpy() for part in parts])
 
     evaluate.tensor_function = function
     return evaluate
 
 
-def as_tensor(x, dimension, dtype):
+def _compile(model, function, sigma):
+    x = tf.TensorSpec((None, *model.point_shape), model.compute_dtype)
+    level = tf.TensorSpec((None,) if sigma.shape.rank else (), sigma.dtype)
+    return tf.function(
+        functools.partial(function, model), input_signature=[x, level], autograph=False
+    )
+
+
+def points_at_once(model):
+    """Return for how many points all activations of the network fill 32 MB."""
+    x = tf.TensorSpec((1, *model.point_shape), model.compute_dtype)
+    graph = tf.function(model.outputs_at).get_concrete_function(
+        x, tf.convert_to_tensor(model.noise_level)
+    )
+    sizes = [
+        output.shape.num_elements() or 1
+        for operation in graph.graph.get_operations()
+        for output in operation.outputs
+        if output.dtype.is_floating and output.shape[:1] == (1,)
+    ]
+    return int(np.clip(NUMBERS // max(sum(sizes), 1), FEWEST, MOST))
+
+
+def as_tensor(x, shape, dtype):
     """Return points that are a tensor, or are used in a graph, as a tensor of `dtype`.
 
     Raises
     ------
     TypeError, ValueError
-        If they are not dense real numbers of shape (n, dimension), as far as is known.
+        If they are not dense real numbers of shape (n, *shape), as far as is known.
     """
     if isinstance(x, tf.SparseTensor | tf.RaggedTensor | tf.IndexedSlices):
         raise TypeError(f"x must be a dense tensor, got {type(x).__name__}")
+    if isinstance(x, dict):
+        raise TypeError("x must be points, shape (n, d), got a dict of them")
     x = tf.convert_to_tensor(x)
     if not (x.dtype.is_floating or x.dtype.is_integer or x.dtype.is_bool):
         raise TypeError(f"x must hold real numbers, got dtype {x.dtype.name}")
-    if not x.shape.is_compatible_with((None, dimension)) or x.shape[1:] == (0,):
-        wanted = f"(n, {'d' if dimension is None else dimension})"
-        raise ValueError(f"x must have shape {wanted}, got {tuple(x.shape)}")
+    if x.shape.rank is not None:
+        got = (-1, *x.shape[1:]) if x.shape.rank else ()
+        if shape is None or None not in got:
+            check_shape(("n", *got[1:]) if got else (), ... if shape is None else shape)
     return tf.cast(x, dtype)

@@ -35,11 +35,11 @@ MEDIAN_POINTS = 32
 
 @keras.saving.register_keras_serializable(package="deen_tf")
 class SteinContrastiveDivergence(EnergyModel):
-    """The MLP energy of DEEN trained by contrastive divergence with one SVGD step.
+    """An energy trained by contrastive divergence with one SVGD step.
 
     Parameters
     ----------
-    hidden_units, sigma, seed, noise_samples, first_layer_gain
+    hidden_units, sigma, seed, noise_samples, first_layer_gain, network
         See `ScoreModel`. A step needs a minibatch of several points, and costs n^2 kernels.
     step : float, optional
         Of SVGD, in squared units of the data; by default sigma^2, as in Eq. 26.
@@ -49,31 +49,38 @@ class SteinContrastiveDivergence(EnergyModel):
         Learn the density of xi = x + sigma nu, as DEEN does; if not, that of the data.
     """
 
+    settings = (*EnergyModel.settings, "step", "bandwidth", "smooth")
+    power = 0  # nats
+
     def __init__(self, *args, step=None, bandwidth=None, smooth=True, **kwargs):
         super().__init__(*args, **kwargs)
-        self.step = positive(self.sigma**2 if step is None else step, "step")
+        self.step = step if step is None else positive(step, "step")
         self.bandwidth = (
             bandwidth if bandwidth is None else positive(bandwidth, "bandwidth")
         )
         self.smooth = bool(smooth)
 
-    def get_config(self):
-        return super().get_config() | {
-            "step": self.step,
-            "bandwidth": self.bandwidth,
-            "smooth": self.smooth,
-        }
+    def negative_sample(self, x, sigma, training=False):
+        """Return x + step phi(x), as a constant of the gradient, in the network's units."""
+        each = self.scales()[1]
+        step = sigma**2 if self.step is None else self.step / each**2
+        unit = 1.0 if self.bandwidth is None else self.bandwidth / each
+        psi = self.score_at(x, sigma, training)
+        shape = tf.shape(x)
+        # In units of the bandwidth points are rows y = x / unit, with the score unit psi.
+        y, psi = (tf.reshape(v, (shape[0], -1)) for v in (x / unit, psi * unit))
+        h = median_bandwidth(y) if self.bandwidth is None else 1.0
+        phi = tf.reshape(svgd_direction(y, psi, h), shape) / unit
+        return tf.stop_gradient(x + step * phi)
 
-    def negative_sample(self, x):
-        """Return x + step phi(x), (n, d), as a constant of the gradient."""
-        h = median_bandwidth(x) if self.bandwidth is None else self.bandwidth**2
-        return tf.stop_gradient(x + self.step * svgd_direction(x, self.score(x), h))
-
-    def objective(self, x, nu):
+    def objective(self, x, nu, sigma, training=False):
         """Return E(x) - E(x^-) of each point, whose descent is the update."""
         if self.smooth:
-            x = x + self.sigma * nu
-        return self(x) - self(self.negative_sample(x))
+            x = x + sigma * nu
+        negative = self.negative_sample(x, sigma, training)
+        return self.energy_at(x, sigma, training) - self.energy_at(
+            negative, sigma, training
+        )
 
 
 def svgd_direction(x, psi, h):

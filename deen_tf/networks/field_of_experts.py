@@ -1,13 +1,13 @@
-"""A field of experts: one small DEEN, shared by all places of an image.
+"""A field of experts: one small MLP, shared by all places of an image.
 
     E(x) = sum_p e(P_p x; theta),     e = MLP, tanh layers, linear last        (Eqs. 18, 24)
 
 P_p cuts the window of size x size pixels at place p, every `stride` pixels, out of the image
 continued by its mirror image. It is a product of experts (Eq. 24) whose weights are tied by
 translation, as images have statistics of that kind (Roth and Black, "Fields of experts",
-CVPR 2005), trained like any DEEN (Eq. 19). Written out as an MLP on d pixels its first layer
-has places x dim(h^(1)) units, so that the rank bound of `deen_tf.models.energy` is no bound; but it
-has the parameters of an MLP on size^2 pixels, each of which sees every place of every image.
+CVPR 2005). Written out as an MLP on d pixels its first layer has places x dim(h^(1)) units,
+so that the rank bound of `deen_tf.models.energy` is no bound; but it has the parameters of an
+MLP on size^2 pixels, each of which sees every place of every image.
 
 Because the weights are few and each step sees them at every place, the gradient has little
 noise: large steps are stable, and a random start serves better than that of
@@ -20,42 +20,38 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from deen_tf.checks import as_points, image_shape, whole
-from deen_tf.models.deen import DEEN
+from deen_tf.checks import image_shape, whole
+from deen_tf.networks.mlp import MLP
 
 WINDOWS = 20_000  # of the data, to which the filters are drawn
-GAIN = 1.3  # see `FieldOfExperts.adapt`
+GAIN = 1.3  # see `FieldOfExperts.start`
 
 
-@keras.saving.register_keras_serializable(package="deen_tf")
-class FieldOfExperts(DEEN):
-    """The sum over places of one MLP energy of small windows, trained as a DEEN.
+@keras.saving.register_keras_serializable(package="deen_tf.networks")
+class FieldOfExperts(keras.layers.Layer):
+    """The sum over places of one MLP energy of small windows.
 
     Parameters
     ----------
     hidden_units : sequence of int
         Widths of the MLP.
-    sigma, seed, noise_samples, first_layer_gain
-        See `ScoreModel`.
     size : int
         Side of a window in pixels.
     stride : int
         Pixels from one window to the next, down and across; at most `size`.
     shape : pair of int, optional
-        (height, width) of the images, given as rows (n, height * width); by default square.
+        (height, width) of images given as rows (n, height * width); by default square. Images
+        (n, height, width, channels) have the shape they have.
+    seed : int
+        Of the initial weights.
     """
 
+    center = "all"  # every place is seen by the same filters
+
     def __init__(
-        self,
-        hidden_units=(64, 32),
-        sigma=0.1,
-        seed=0,
-        size=8,
-        stride=2,
-        shape=None,
-        **kwargs,
+        self, hidden_units=(64, 32), size=8, stride=2, shape=None, seed=0, **kwargs
     ):
-        super().__init__(hidden_units, sigma=sigma, seed=seed, **kwargs)
+        super().__init__(**kwargs)
         self.size = whole(size, "size")
         self.stride = whole(stride, "stride")
         if self.stride > self.size:
@@ -64,75 +60,70 @@ class FieldOfExperts(DEEN):
                 f"{stride}"
             )
         self.shape = None if shape is None else image_shape(shape)
+        self.experts = MLP(
+            hidden_units, seed=seed, dtype=self.dtype_policy, name="expert"
+        )
 
     def get_config(self):
         return super().get_config() | {
+            "hidden_units": self.experts.hidden_units,
             "size": self.size,
             "stride": self.stride,
             "shape": self.shape,
+            "seed": self.experts.seed,
         }
 
     def build(self, input_shape):
-        d = int(input_shape[-1])
-        side = math.isqrt(d)
-        height, width = self.shape or (side, side)
-        if height * width != d or min(height, width) < self.size:
+        point = tuple(input_shape[1:])
+        side = math.isqrt(point[0])
+        rows = len(point) == 1
+        height, width = (self.shape or (side, side)) if rows else point[:2]
+        if (rows and height * width != point[0]) or min(height, width) < self.size:
             raise ValueError(
-                f"images must have at least {self.size} x {self.size} pixels and be "
-                f"square or have the shape given: got {d} pixels and shape {self.shape}"
+                f"images must have at least {self.size} x {self.size} pixels and, as rows, "
+                f"be square or have the shape given: got points of shape {point} and shape "
+                f"{self.shape}"
             )
-        super().build((None, self.size**2))
-        self.dimension, self.image_shape = d, (height, width)
+        channels = point[2] if len(point) == 3 else 1
+        self.image_shape = (height, width, channels)
+        self.experts.build((None, self.size**2 * channels))
+        self.built = True
 
-    def adapt(self, x):
-        """Draw the filters to suit the data: see `ScoreModel.adapt`.
-
-        They have random directions, blind to brightness, the length at which tanh sees the
-        standard deviation `first_layer_gain` over noisy windows, and random biases as
-        large. The last layer is zero: the first steps find out what the filters are for.
-
-        Parameters
-        ----------
-        x : array_like, shape (n, d)
-        """
-        x = as_points(x, self.dimension)
-        self._check_width(x)
-        rng = np.random.default_rng([self.seed, 1])
-        images = x[rng.integers(len(x), size=WINDOWS)].reshape(-1, *self.image_shape)
-        places = np.lib.stride_tricks.sliding_window_view(
-            images, (self.size, self.size), (1, 2)
-        )
-        top, left = rng.integers(places.shape[1:3], size=(WINDOWS, 2)).T
-        windows = places[np.arange(WINDOWS), top, left].reshape(WINDOWS, -1)
-        w = rng.normal(size=(self.size**2, self.hidden_units[0]))
-        w -= w.mean(0)
-        variance = (windows @ w).var(0) + self.sigma**2 * (w**2).sum(0)
-        gain = self.first_layer_gain or GAIN
-        self.hidden[0].kernel.assign(w * (gain / np.sqrt(variance)))
-        self.hidden[0].bias.assign(gain * rng.normal(size=w.shape[1]))
-        self.last.kernel.assign(np.zeros(self.last.kernel.shape))
-
-    def windows(self, x):
-        """Return all windows of the images as points, (n * places, size^2)."""
-        margin = self.size // 2
-        images = tf.pad(
-            tf.reshape(x, (-1, *self.image_shape)),
-            [[0, 0], [margin, margin], [margin, margin]],
-            "SYMMETRIC",
-        )
-        # Slices, one for each pixel of a window: in a compiled program they cost nothing.
-        down, across = (self._end(side) for side in self.image_shape)
-        pixels = [
-            images[:, i : i + down : self.stride, j : j + across : self.stride]
-            for i in range(self.size)
-            for j in range(self.size)
-        ]
-        return tf.reshape(tf.stack(pixels, axis=-1), (-1, self.size**2))
+    def call(self, x):
+        return self._over_places(self.experts(self.windows(x)))
 
     def last_hidden(self, x):
         """Return h^(L), summed over the places, (n, dim h^(L))."""
-        h = super().last_hidden(self.windows(x))
+        return self._over_places(self.experts.last_hidden(self.windows(x)))
+
+    def _over_places(self, h):
         return tf.reduce_sum(tf.reshape(h, (-1, self.places, h.shape[-1])), axis=1)
+
+    @property
+    def hidden(self):
+        return self.experts.hidden
+
+    @property
+    def last(self):
+        return self.experts.last
+
+    def windows(self, x):
+        """Return all windows of the images as points, (n * places, size^2 * channels)."""
+        margin = self.size // 2
+        images = tf.pad(
+            tf.reshape(x, (-1, *self.image_shape)),
+            [[0, 0], [margin, margin], [margin, margin], [0, 0]],
+            "SYMMETRIC",
+        )
+        # Slices, one for each pixel of a window: in a compiled program they cost nothing.
+        down, across = (self._end(side) for side in self.image_shape[:2])
+        pixels = [
+            images[:, i : i + down : self.stride, j : j + across : self.stride, c]
+            for i in range(self.size)
+            for j in range(self.size)
+            for c in range(self.image_shape[2])
+        ]
+        return tf.reshape(tf.stack(pixels, axis=-1), (-1, len(pixels)))
 
     def _end(self, side):
         return side + 2 * (self.size // 2) - self.size + 1
@@ -141,22 +132,42 @@ class FieldOfExperts(DEEN):
     def places(self):
         """How many windows an image has."""
         return math.prod(
-            -(-self._end(side) // self.stride) for side in self.image_shape
+            -(-self._end(side) // self.stride) for side in self.image_shape[:2]
         )
 
-    @property
-    def evaluation_batch(self):
-        """Images evaluated at once: as many as keep the activations near 128 MB."""
-        width = self.places * (sum(self.hidden_units) + self.size**2)
-        return max(16, 2**25 // width)
+    def rank(self, shape):
+        return min(math.prod(shape), self.places * self.experts.hidden_units[0])
 
-    @property
-    def weights_per_point(self):
-        return self.places * super().weights_per_point
+    def start(self, x, sigma, gain, rng):
+        """Draw the filters to suit the data.
 
-    def loss_bound(self):
-        """Return sigma^2 (d - r), r = min(d, places dim h^(1)): see `EnergyModel`."""
-        if self.dimension is None:
-            raise ValueError("the bound needs the dimension: build the model first")
-        rank = min(self.dimension, self.places * self.hidden_units[0])
-        return self.sigma**2 * (self.dimension - rank)
+        They have random directions, blind to brightness, the length at which tanh sees the
+        standard deviation `gain` over noisy windows, and random biases as large. The last
+        layer is zero: the first steps find out what the filters are for.
+
+        Parameters
+        ----------
+        x : ndarray, shape (n, ...)
+        sigma : float
+        gain : float or None
+            By default 1.3.
+        rng : numpy Generator
+        """
+        images = x[rng.integers(len(x), size=WINDOWS)].astype("float32")
+        places = np.lib.stride_tricks.sliding_window_view(
+            images.reshape(-1, *self.image_shape), (self.size, self.size), (1, 2)
+        )  # (n, down, across, channels, size, size)
+        top, left = rng.integers(places.shape[1:3], size=(WINDOWS, 2)).T
+        windows = places[np.arange(WINDOWS), top, left]
+        windows = np.moveaxis(windows, 1, -1).reshape(
+            WINDOWS, -1
+        )  # as `windows` has it
+        first = self.experts.hidden[0]
+        w = rng.normal(size=(windows.shape[1], first.units))
+        w -= w.mean(0)
+        variance = (windows @ w).var(0) + sigma**2 * (w**2).sum(0)
+        gain = gain or GAIN
+        first.kernel.assign(w * (gain / np.sqrt(variance)))
+        first.bias.assign(gain * rng.normal(size=first.units))
+        last = self.experts.last.kernel
+        last.assign(np.zeros(last.shape))

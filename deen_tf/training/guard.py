@@ -8,28 +8,31 @@ Dead state. Where psi = 0 the objective of Eqs. 17 and 19 is E |xi - x|^2 = sigm
 energy is flat, and a step of Eq. 11 does nothing. Large steps lead there: they saturate the
 tanh units of a layer, 1 - h^2 = 0, which then pass no gradient, or they lose the alignment
 of the layers. Small scores alone do not tell: at small sigma they are right. But the score
-of a density whose variance is s^2 a dimension has a least size. By Cramer and Rao,
+of a density whose variance is s^2 a coordinate has a least size. By Cramer and Rao,
 
     E |psi|^2 >= d / (s^2 + sigma^2),   so   u = sigma rms(psi) >= u_min,
     u_min = sigma / sqrt(s^2 + sigma^2).
 
-A model is taken for dead if, in three looks one after another, at least 256 steps apart,
+A model is taken for dead if
 
-  - the mean loss since the look before is within 5% of sigma^2 d;
+  - the mean loss of 256 steps was within 5% of sigma^2 d three times running, or is so in the
+    last steps of a fit;
   - u < u_min / 20 at noisy data points;
   - it has lost what it could do: its loss was below 0.95 sigma^2 d once, at the start or
     since; or some layer's units are all saturated, 1 - h^2 < 0.01, at all of the points.
 
 A model that learns slowly, or has not begun to learn (a last layer of zeros, Glorot's
 weights in high dimension), has neither lost anything nor saturated layers. Objectives other
-than Eqs. 17 and 19 do not have the value sigma^2 d there, and are not judged.
+than Eqs. 17 and 19 do not have the value sigma^2 d there, and are not judged. A fit that ends
+with a loss above 2 sigma^2 d, worse than doing nothing, has not failed, and a warning says so.
 
-Cost: a copy of the weights and of the optimizer's variables every 256 steps: 0.6 ms for
-32-32-32 units in two dimensions, 10 ms for 2048-512 in 1024, some 3% and 0.2% of the
-steps. The two latest copies are held.
+Where a model goes back to: the iteration 256 or more before the failure, a multiple of 256
+from the start of the fit. Copies of weights and optimizer are taken now and then, and the
+steps from a copy to that iteration are run again: the same seed gives the same bits.
 """
 
-import types
+import time
+import warnings
 from typing import NamedTuple
 
 import keras
@@ -37,10 +40,11 @@ import numpy as np
 import tensorflow as tf
 
 from deen_tf.training import noise
-from deen_tf.training.loop import in_memory
+from deen_tf.training.checkpoints import restore, state
 
-STEPS = 256  # between two looks
+STEPS = 256  # over which losses are averaged
 LOOKS = 3
+SECONDS = 1.0  # between two copies, at least
 POINTS = 64  # at which the score is looked at
 NEAR = 0.05  # the loss to sigma^2 d, relative
 FLAT = 1 / 20  # of u_min
@@ -75,242 +79,226 @@ class Step(NamedTuple):
     ratio: float  # E |x - x_hat|^2 / E |x - xi|^2
 
 
-class DivergenceGuard(keras.callbacks.Callback):
-    """Stop a training that has diverged; `ScoreModel.fit` adds it.
-
-    The weights to which the model returns are those at the last look but one before the
-    failure, or the start's: finite, with a finite loss at the step that followed. It looks
-    at the end of the first epoch that is at least 256 steps after the look before, and
-    every 256 steps within longer epochs. For a NaN it looks at the end of every epoch.
+class Guard:
+    """Sees the loss of every step, and stops a training that has failed.
 
     Parameters
     ----------
-    data : tuple, tf.data.Dataset, keras.utils.PyDataset or None
-        A batch as `fit` takes it, or what has batches. Without, a dead state is not seen.
-
-    Raises
-    ------
-    DivergenceError
-        From `fit`.
+    model : ScoreModel
+    x : array, shape (n, ...), or None
+        Data. Without, a dead state is not seen.
+    replay : callable, optional
+        `replay(iteration)` runs the steps up to an iteration again. Without, the model goes
+        back to a copy.
     """
 
-    def __init__(self, data):
-        super().__init__()
-        self.data = data
-        self.copy = None
-
-    # Not at on_train_begin: another callback may restore the weights there.
-    def on_epoch_begin(self, epoch, logs=None):
-        self.first = int(self.model.optimizer.iterations.numpy())
-        self.done, self.mean = 0, 0.0  # steps of this epoch looked at, their mean loss
-        if self.copy is None:
-            self.begin()
+    def __init__(self, model, x, replay=None):
+        self.model, self.replay = model, replay
+        self.x = None if x is None else x[:: max(1, len(x) // POINTS)][:POINTS]
 
     def begin(self):
-        """Keep the weights with which training begins; Keras may not have made them yet."""
-        model, x = self.model, None if self.model.built else self.points()
-        if x is not None:
-            model._check_width(x)
-        if not model.built:
-            return  # a source of unknown kind: from the next epoch on
-        if not model.optimizer.built:
-            with model.distribute_strategy.scope():
-                model.optimizer.build(model.trainable_variables)
-        self.last, self.looks, self.best = self.first, 0, None
-        self.good = self.copy = state(model)
+        """Keep the weights with which training begins."""
+        self.start = self.iteration
+        self.copies = [(self.start, state(self.model))]
+        self.copied = time.monotonic()
+        self.losses, self.best = np.empty(0), None
 
-    def on_train_batch_end(self, batch, logs=None):
-        if self.copy and batch + 1 - self.done >= STEPS:
-            self.look(logs)
+    @property
+    def iteration(self):
+        return int(self.model.optimizer.iterations.numpy())
 
-    def on_epoch_end(self, epoch, logs=None):
-        if self.copy is None:
+    def see(self, losses):
+        """Judge the losses of the steps that have just been run."""
+        bad = np.flatnonzero(~np.isfinite(losses))
+        done = self.iteration - self.start
+        if len(bad):
+            failed = done - len(losses) + int(bad[0])  # steps before the bad one
+            self.fail(f"the loss is {losses[bad[0]]}", losses[bad[0]], failed)
+        recent = STEPS * (LOOKS + 1)
+        self.losses = np.append(self.losses, losses)[-max(recent, len(losses)) :]
+        end = done // STEPS * STEPS  # of the last whole window
+        kept = done - len(self.losses)  # steps before those remembered
+        if end - STEPS >= max(kept, done - len(losses) - STEPS + 1):
+            windows = self.losses[(end - kept) % STEPS : end - kept]
+            means = windows.reshape(-1, STEPS).mean(1) / self.flat_loss
+            if self.judged:
+                if self.best is None:
+                    self.best = min(means[0], self.ratio_at_start())
+                near = np.abs(means - 1) <= NEAR
+                self.best = min(self.best, means.min())
+                if len(near) >= LOOKS and near[-LOOKS:].all() and self.is_dead():
+                    loss = means[-1] * self.flat_loss
+                    self.fail(self.what_is_dead(loss), loss, end - LOOKS * STEPS)
+                if near[-1]:
+                    return
+        if done + self.start - self.copies[-1][
+            0
+        ] >= STEPS and time.monotonic() - self.copied >= (
+            SECONDS if self.replay else 0
+        ):
+            self.copies.append((self.start + done, state(self.model)))
+            self.copied = time.monotonic()
+            old = [c for c in self.copies if c[0] <= self.start + done - 2 * STEPS]
+            self.copies = self.copies[max(0, len(old) - 1) :]
+
+    def end(self):
+        """Look once more when training ends."""
+        done = self.iteration - self.start
+        if not all(
+            np.isfinite(v.numpy()).all() for v in self.model.trainable_variables
+        ):
+            self.fail("weights are not finite", float("nan"), done)
+        if not (self.judged and len(self.losses)):
             return
-        if int(self.model.optimizer.iterations.numpy()) - self.last >= STEPS:
-            self.look(logs)
-        elif not np.isfinite(scalar(logs["loss"])):
-            self.fail(not_finite(scalar(logs["loss"])), scalar(logs["loss"]))
-
-    def on_train_end(self, logs=None):
-        if self.copy and not all(map(finite, self.model.trainable_variables)):
-            self.fail("weights are not finite", scalar(logs["loss"]))
-
-    def look(self, logs):
-        """Judge the steps since the last look."""
-        self.last = int(self.model.optimizer.iterations.numpy())
-        done, mean = self.last - self.first, scalar(logs["loss"])
-        loss = (mean * done - self.mean * self.done) / (done - self.done)
-        self.done, self.mean = done, mean
-        if not np.isfinite(loss):
-            self.fail(not_finite(loss), loss)
-        if self.seems_dead(loss):
-            self.looks += 1
-            if self.looks == LOOKS:
-                self.fail(self.what_is_dead(loss), loss)
-            return
-        self.looks = 0
-        self.good, self.copy = self.copy, state(self.model)
-        if not all(map(finite, self.copy)):
-            self.fail("weights are not finite", loss)
-
-    def seems_dead(self, loss):
-        ratio = loss / (self.model.sigma**2 * self.model.dimension)
+        loss = self.losses[-STEPS:].mean()
+        ratio = loss / self.flat_loss
         if self.best is None:
-            self.best = ratio if ratio < BETTER else min(ratio, self.ratio_at_start())
-        self.best = min(self.best, ratio)
-        if abs(ratio - 1) > NEAR or not (self.best < BETTER or self.saturated()):
+            self.best = self.ratio_at_start()
+        if abs(ratio - 1) <= NEAR and self.is_dead():
+            self.fail(self.what_is_dead(loss), loss, done - STEPS)
+        if ratio > 2:
+            warnings.warn(
+                f"training ends with a loss of {loss:.4g}, {ratio:.3g} times that of a model "
+                f"that does nothing (sigma^2 d = {self.flat_loss:.4g}): train longer, lower "
+                "the learning rate, or clip the gradient (global_clipnorm=1.0)",
+                stacklevel=3,
+            )
+
+    # ---- the dead state --------------------------------------------------------------
+
+    @property
+    def judged(self):
+        model = self.model
+        return self.x is not None and model.power == 2 and not model.several_levels
+
+    @property
+    def flat_loss(self):
+        """sigma^2 d, the loss of a model that does nothing."""
+        return float(np.mean(np.square(self.model.sigma))) * self.model.dimension
+
+    def is_dead(self):
+        lost = self.best < BETTER or self.saturated()
+        if not lost:
             return False
         step = self.step()
-        return step is not None and step.u < FLAT * step.least
+        return step.u < FLAT * step.least
 
     def ratio_at_start(self):
         now = state(self.model)
-        restore(self.model, self.copy)
-        step = self.step()
+        restore(self.model, self.copies[0][1])
+        ratio = self.step().ratio
         restore(self.model, now)
-        return np.inf if step is None else step.ratio
+        return ratio
 
     def step(self):
-        """Return what a step of Eq. 11 does to some noisy points, or None.
-
-        That is if there are no points to be had, or the objective is another one.
-        """
-        x = self.points()
-        if x is None:
-            return None
+        """Return what a step of Eq. 11 does to some noisy points."""
         model = self.model
-        draws = model.draw(x, lambda source=0: noise.key(0, 0, 8 * source))
-        nu = draws[0]
-        score = type(model).score  # as one batch, eagerly: nothing is compiled for it
-        psi = getattr(score, "tensor_function", score)(model, x + model.sigma * nu)
-        u, nu = model.sigma * np.asarray(psi, "float64"), np.asarray(nu, "float64")
-        loss = model.sigma**2 * ((nu + u) ** 2).sum(axis=1).mean()
-        objective = np.asarray(model.objective(x, *draws), "float64").mean()
-        if not np.isclose(loss, objective, rtol=0.01):
-            return None
-        spread = np.var(np.asarray(x, "float64"), axis=0).mean()
+        z = model.to_network(tf.convert_to_tensor(self.x))
+        sigma = model.noise_level / model.scales()[0]
+        nu = noise.standard_normal(tf.shape(z), noise.key(0, 0), z.dtype)
+        psi = model.score_at(
+            z + sigma * nu, sigma
+        )  # eagerly: nothing is compiled for it
+        u, nu = np.asarray(sigma * psi, "float64"), np.asarray(nu, "float64")
+        spread, sigma = np.var(np.asarray(z, "float64"), axis=0).mean(), float(sigma)
         return Step(
             u=np.sqrt((u**2).mean()),
-            least=model.sigma / np.sqrt(spread + model.sigma**2),
-            ratio=loss / (model.sigma**2 * (nu**2).sum(axis=1).mean()),
+            least=sigma / np.sqrt(spread + sigma**2),
+            ratio=((nu + u) ** 2).mean() / (nu**2).mean(),
         )
 
     def saturated(self):
         """Whether some hidden layer's units all answer +-1 at some data points."""
-        x = self.points()
-        if x is None:
-            return False
-        if hasattr(self.model, "windows"):  # the network sees parts of a point
-            x = self.model.windows(x)
-        networks = getattr(self.model, "members", [self.model])
-        return all(has_saturated_layer(network.hidden, x) for network in networks)
-
-    def points(self):
-        data = self.data
-        if isinstance(data, tf.data.Dataset):
-            data = next(iter(data.take(1)))
-        elif isinstance(data, keras.utils.PyDataset):
-            data = data[0]
-        if data is None:
-            return None
-        x = keras.utils.unpack_x_y_sample_weight(data)[0]
-        x = x[:: max(1, len(x) // POINTS)][:POINTS]
-        return tf.cast(x, self.model.compute_dtype)
+        network = getattr(self.model.network, "network", self.model.network)
+        z = self.model.to_network(tf.convert_to_tensor(self.x))
+        if hasattr(network, "windows"):  # it sees parts of a point
+            z = network.windows(z)
+        members = getattr(network, "members", [network])
+        return all(has_saturated_layer(getattr(m, "hidden", []), z) for m in members)
 
     # ---- the end ---------------------------------------------------------------------
 
     def what_is_dead(self, loss):
-        model, step = self.model, self.step()
+        step = self.step()
         return (
             f"the loss is {loss:.4g}, that of no step at all (sigma^2 d = "
-            f"{model.sigma**2 * model.dimension:.4g}), and the score 0 (rms of sigma psi "
+            f"{self.flat_loss:.4g}), and the score 0 (rms of sigma psi "
             f"{step.u:.1e}; of no density of this spread less than {step.least:.1e})"
         )
 
-    def fail(self, what, loss):
+    def fail(self, what, loss, failed):
+        """Go back, and raise; `failed` steps of this fit were good, at most."""
         optimizer = self.model.optimizer
-        iteration, rate = (
-            int(optimizer.iterations.numpy()),
-            float(np.asarray(optimizer.learning_rate)),
-        )
-        restore(self.model, self.good)
-        good = int(optimizer.iterations.numpy())
+        iteration = self.iteration
+        rate = float(np.asarray(optimizer.learning_rate))
+        good = self.start + max(0, failed // STEPS * STEPS - STEPS)
+        before = [c for c in self.copies if c[0] <= good] or self.copies[:1]
+        restore(self.model, before[-1][1])
+        if self.replay:
+            self.replay(good)
+        good = self.iteration
         raise DivergenceError(
             f"{what}, at iteration {iteration}: training has diverged. The model and its "
             f"optimizer are back at iteration {good}. Lower the learning rate "
-            f"({rate:.3g}), clip the gradient (global_clipnorm=1.0), scale the data to "
-            "unit variance, or compute in float64. fit(check_divergence=False) goes on "
-            "regardless",
+            f"({rate:.3g}), clip the gradient (global_clipnorm=1.0), or compute in float64. "
+            "fit(check_divergence=False) goes on regardless",
             iteration,
-            loss,
+            float(loss),
             good,
         )
 
 
-def watch(x, callbacks):
-    """Return x to train on, and the callbacks with a `DivergenceGuard` before them.
-
-    It comes first so that nobody saves the weights of a training that has failed. Of a
-    generator, which cannot be read twice, the first batch is remembered.
+class StreamGuard(keras.callbacks.Callback):
+    """A `Guard` for Keras' own loop, which tells it the mean loss of some steps.
 
     Parameters
     ----------
-    x : array_like, tf.data.Dataset, keras.utils.PyDataset or generator
-    callbacks : None, keras.callbacks.Callback, list of them or CallbackList
+    x : array, shape (n, ...), or None
     """
-    data = None
-    if isinstance(x, types.GeneratorType):
-        data = next(x)
-        x = followed_by(data, x)
-    elif in_memory(x):
-        data = (x,)
-    elif isinstance(x, tf.data.Dataset | keras.utils.PyDataset):
-        data = x
-    guard = DivergenceGuard(data)
-    if isinstance(callbacks, keras.callbacks.CallbackList):
-        callbacks.callbacks.insert(0, guard)
-        guard.set_model(callbacks.model)
-        return x, callbacks
-    return x, [guard, *keras.tree.flatten(callbacks or [])]
 
+    def __init__(self, x):
+        super().__init__()
+        self.x, self.guard = x, None
 
-def followed_by(first, rest):
-    yield first
-    yield from rest
+    # Not at on_train_begin: another callback may restore the weights there.
+    def on_epoch_begin(self, epoch, logs=None):
+        self.done, self.total = (
+            0,
+            0.0,
+        )  # steps of this epoch seen, the sum of their losses
+        model = self.model
+        if self.guard is None and model.built:
+            with model.distribute_strategy.scope():
+                model.optimizer.build(model.trainable_variables)
+            x = None if self.x is None else self.x.astype(model.variable_dtype)
+            self.guard = Guard(model, x)
+            self.guard.begin()
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch + 1 - self.done >= STEPS:
+            self.look(batch + 1, logs)
+        self.batch = batch + 1
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.look(self.batch, logs)
+
+    def on_train_end(self, logs=None):
+        if self.guard:
+            self.guard.end()
+
+    def look(self, done, logs):
+        mean = float(np.mean(logs["loss"]))
+        steps = done - self.done
+        if self.guard and steps:
+            loss = (mean * done - self.total) / steps
+            self.guard.see(np.full(steps, loss))
+        self.done, self.total = done, mean * done
 
 
 def has_saturated_layer(layers, h):
-    h = np.asarray(h, "float32")
+    h = np.asarray(h, "float32").reshape(len(h), -1)
     for layer in layers:  # in NumPy, which needs a tenth of the time
         h = np.tanh(h @ layer.kernel.numpy() + layer.bias.numpy())
         if 1 - np.abs(h).min() ** 2 < SATURATED:
             return True
     return False
-
-
-def variables(model):
-    return [*model.weights, *model.optimizer.variables]
-
-
-def state(model):
-    """Return copies of all that training changes."""
-    return [v.numpy() for v in variables(model)]
-
-
-def restore(model, values):
-    """Give the model and its optimizer the values of `state`."""
-    for v, value in zip(variables(model), values, strict=True):
-        v.assign(value)
-
-
-def finite(value):
-    value = np.asarray(value)
-    return value.dtype.kind in "iub" or bool(np.isfinite(value).all())
-
-
-def not_finite(loss):
-    return f"the loss is {loss}"
-
-
-def scalar(loss):
-    return float(np.mean(loss))

@@ -1,230 +1,602 @@
-"""The fast way of `model.fit` for data in memory.
+"""The fast way of `fit` for data in memory: many steps, and epochs, in one program.
 
-Keras' loop calls a train function once per execution. Here that function runs many
-steps as ONE compiled program: a `tf.while_loop` whose body gathers a minibatch from a
-tensor that stays on the device and calls the model's own `train_step`, which draws its
-noise without state. An epoch is a random permutation of the data, a function of (seed,
-optimizer.iterations at its start): every point once, as `fit` promises, and again the
-same after a resume.
+    epoch e    the points in the order pi_e, a permutation that is a function of
+               (seed, iterations at the start of the epoch) alone
+    step i     descend on the points pi_e(i B), ..., pi_e((i + 1) B - 1): gathered from a
+               tensor that stays on the device; the last step takes what is left
 
-XLA or the plain graph: XLA, whatever the network and the batch. Measured on one core, the
-plain graph's step is 3.6 times as long for 32-32-32 units at batch 128 (it is all
-dispatch), 1.1 times at 4096, twice for MNIST's 128-128-256 at 128 and 1024 (its noise is
-not melted into one loop), 1.2 times for 1024-256 and the same for 2048-256, where both do
-little but matrix products at the machine's rate.
+Order, noise and steps are computed on the device. A program is a loop of steps inside a loop
+of epochs; how many trips the inner one makes is known when it is compiled, so that a GPU need
+not ask the host at every step. It returns the loss of each step, so that nothing a run writes
+depends on how its steps are cut into programs:
+
+- epochs that nobody watches (History, the progress bar and the guard want their losses alone)
+  share programs of about a quarter of a second, as measured on the device;
+- a callback that looks at the model at the end of an epoch gets every epoch by itself, and
+  one that looks after batches every batch (after `save_freq` of them, if it has that);
+- an epoch longer than a program is cut.
+
+XLA or the plain graph: for the package's own networks XLA, which was faster in every case
+measured (by 1.1 to 3.6 on a CPU, 20 and more on a GPU). For any other network on a CPU the
+gradient of one batch is timed both ways, and the faster is taken: a small convolutional net
+needs 87 ms of processor time a step under XLA, 4.8 in the plain graph.
 
 The same seed gives the same weights, bit for bit: in another process, after a resume, with
 one thread or two. It ends at other hardware, other versions of TensorFlow, and between XLA
-and the plain graph. There the words of the noise (`deen_tf.training.noise`) and the order of the data
-are still equal; sums are rounded otherwise, and training lets the difference grow. XLA and
-the plain graph, 100 steps at batch 128: weights apart by 6e-8 of their norm for 32-32-32
-units in two dimensions; by 8e-6 for 128-128-256 in 784, the score by 2e-3, the loss by 1e-7.
+and the plain graph. There the words of the noise (`deen_tf.training.noise`) and the order of
+the data are still equal; sums are rounded otherwise, and training lets the difference grow.
 """
 
+import itertools
 import logging
 import math
+import time
+import types
 
+import keras
 import numpy as np
 import tensorflow as tf
 
-from deen_tf.checks import as_points, check_resolution, positive, whole
-from deen_tf.training import noise
-from deen_tf.training import replicas as distribution
+from deen_tf.checks import as_numbers, whole
+from deen_tf.training import guard, noise, replicas
 
 log = logging.getLogger("deen_tf")
 
-BLOCK_FLOPS = 2e10  # about a quarter of a second of work between two callbacks
+PROGRAM = 0.25  # seconds of work between two looks of the host
+MOST_STEPS = 4096  # of an epoch in one program
+MOST_EPOCHS = 256  # in one program
+FIRST_STEPS = 64  # of a long epoch, before its speed is known
+TRIALS = 3
+PEEK = 8  # batches of a stream that a model adapts to
+
+
+# ---- what the data are -----------------------------------------------------------------
 
 
 def in_memory(x):
-    """Whether x holds all its points now: an array, a list or an eager tensor."""
-    return isinstance(x, np.ndarray | list | tuple) or (
-        tf.is_tensor(x) and hasattr(x, "numpy")
+    """Whether x holds all its points now: whatever NumPy makes an array of."""
+    if x is None or isinstance(x, dict):
+        return False
+    streams = (
+        tf.data.Dataset,
+        keras.utils.PyDataset,
+        types.GeneratorType,
+        tf.distribute.DistributedDataset,
+        tf.data.Iterator,
+    )
+    if isinstance(x, streams):
+        return False
+    if tf.is_tensor(x):
+        return hasattr(x, "numpy")
+    return hasattr(x, "__array__") or isinstance(x, list | tuple)
+
+
+def peek(x):
+    """Return a stream, and its first points as an array, (n, ...)."""
+    if x is None or isinstance(x, dict):
+        as_numbers(x)  # says what is wrong
+    if isinstance(x, tf.data.Dataset):
+        first = list(x.take(PEEK))
+    elif isinstance(x, keras.utils.PyDataset):
+        first = [x[i] for i in range(min(len(x), PEEK))]
+    elif hasattr(x, "__next__"):
+        first = list(itertools.islice(x, PEEK))
+        x = _chain(first, x)
+    elif isinstance(x, tf.distribute.DistributedDataset):
+        return x, None
+    else:
+        raise TypeError(
+            "x must be an array of points, a tf.data.Dataset, a PyDataset or a generator, "
+            f"got {type(x).__name__}"
+        )
+    if not first:
+        raise ValueError("the stream has no batch: there is nothing to learn from")
+    points = []
+    for batch in first:
+        batch = keras.utils.unpack_x_y_sample_weight(batch)[0]
+        points.append(as_numbers(batch, "a batch of the stream"))
+    points = np.concatenate(points)
+    if not np.isfinite(points).all():
+        row, *_ = np.argwhere(~np.isfinite(points))[0]
+        raise ValueError(
+            f"the stream must be finite, got {points[row].ravel()[:8]} at row {row}"
+        )
+    return x, points
+
+
+def _chain(first, rest):
+    yield from first
+    yield from rest
+
+
+def validation(x, split, data):
+    """Return the points to train on, and those for validation."""
+    if not 0 <= split < 1:
+        raise ValueError(f"validation_split must lie in [0, 1), got {split!r}")
+    if isinstance(data, tuple) and len(data) == 1:  # as Keras takes x alone
+        data = data[0]
+    if data is not None or not split:
+        return x, data
+    kept = int(len(x) * (1 - split))
+    if not 0 < kept < len(x):
+        raise ValueError(
+            f"validation_split={split} of {len(x)} points leaves nothing to train or to "
+            "validate on"
+        )
+    return x[:kept], x[kept:]
+
+
+# ---- fit ---------------------------------------------------------------------------------
+
+
+def fit(
+    model,
+    x,
+    batch_size,
+    shuffle,
+    validation_data,
+    *,
+    epochs,
+    verbose,
+    callbacks,
+    check_divergence,
+    steps_per_epoch=None,
+    initial_epoch=0,
+    validation_freq=1,
+    validation_batch_size=None,
+    validation_steps=None,
+):
+    """Train a model on an array of points; see `ScoreModel.fit`."""
+    if steps_per_epoch is not None:
+        n = batch_size * whole(steps_per_epoch, "steps_per_epoch")
+        if n > len(x):
+            raise ValueError(
+                f"{steps_per_epoch} steps an epoch of {batch_size} points need {n} points, "
+                f"got {len(x)}"
+            )
+    with model.distribute_strategy.scope():
+        model.optimizer.build(model.trainable_variables)
+    steps = Steps(model, x, min(batch_size, len(x)), shuffle, steps_per_epoch)
+    watch = guard.Guard(model, x, steps.replay) if check_divergence else None
+    callbacks = _callback_list(model, callbacks, verbose, epochs, steps.count)
+    model.stop_training, model.step_losses = False, np.empty(0)
+    every, losses = [], {}
+    callbacks.on_train_begin()
+    epoch = model._initial_epoch or initial_epoch
+    model._initial_epoch = None
+    steps.first = int(model.optimizer.iterations.numpy())
+    if watch:
+        watch.begin()
+
+    def see(new):
+        every.append(new)
+        if watch:
+            watch.see(new)
+
+    while epoch < epochs and not model.stop_training:
+        until = epochs - epoch
+        if validation_data is not None:
+            due = _due(epoch, validation_freq)
+            until = min(until, due - epoch)
+        many = steps.affordable_epochs(until) if _unwatched(callbacks) else 1
+        if many > 1:
+            done = steps.epochs(many)  # (many, steps)
+            see(done.ravel())
+            for row in (done := list(done)):
+                callbacks.on_epoch_begin(epoch)
+                losses = {"loss": float(row.mean())}
+                callbacks.on_train_batch_end(steps.count - 1, losses)
+                epoch += 1
+                if row is not done[-1]:
+                    callbacks.on_epoch_end(epoch - 1, losses)
+        else:
+            callbacks.on_epoch_begin(epoch)
+            total, done = 0.0, 0
+            for part in steps.epoch(_stride(callbacks, steps)):
+                callbacks.on_train_batch_begin(done)
+                part = part()
+                see(part)
+                total, done = total + part.sum(dtype="float64"), done + len(part)
+                losses = {"loss": float(total / done)}
+                callbacks.on_train_batch_end(done - 1, losses)
+                if model.stop_training:
+                    break
+            epoch += 1
+        if validation_data is not None and epoch == _due(epoch - 1, validation_freq):
+            losses = losses | {
+                "val_loss": _validate(
+                    model,
+                    validation_data,
+                    validation_batch_size or batch_size,
+                    validation_steps,
+                )
+            }
+        callbacks.on_epoch_end(epoch - 1, losses)
+    if watch:
+        watch.end()
+    callbacks.on_train_end(losses)
+    model.step_losses = np.concatenate(every) if every else np.empty(0)
+    return model.history
+
+
+def _callback_list(model, callbacks, verbose, epochs, steps):
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        return callbacks
+    verbose = 1 if verbose == "auto" else verbose
+    return keras.callbacks.CallbackList(
+        callbacks,
+        add_history=True,
+        add_progbar=verbose != 0,
+        verbose=verbose,
+        epochs=epochs,
+        steps=steps,
+        model=model,
     )
 
 
-def fit(model, keras_fit, x, *, batch_size, validation_split, validation_data, **more):
-    """Run Keras' `fit`, for points in memory with the compiled train function.
+def _due(epoch, freq):
+    """Return after how many epochs the next validation is due."""
+    if isinstance(freq, int):
+        return (epoch // freq + 1) * freq
+    return min((e for e in freq if e > epoch), default=math.inf)
+
+
+def _validate(model, data, batch_size, steps):
+    if in_memory(data):
+        return evaluate(model, data, batch_size, verbose=0, steps=steps)
+    return model.evaluate(data, verbose=0, steps=steps)
+
+
+_PASSIVE = (
+    keras.callbacks.History,
+    keras.callbacks.ProgbarLogger,
+    keras.callbacks.CSVLogger,
+    keras.callbacks.TerminateOnNaN,
+)
+
+
+def _unwatched(callbacks):
+    """Whether no callback looks at the model at the end of an epoch."""
+    return all(type(c) in _PASSIVE for c in callbacks.callbacks)
+
+
+def _stride(callbacks, steps):
+    """Return after how many steps some callback looks at the model, if it does."""
+    base, stride = keras.callbacks.Callback, None
+    for c in callbacks.callbacks:
+        hooks = ("on_train_batch_begin", "on_train_batch_end", "on_batch_end")
+        if type(c) in _PASSIVE or not any(
+            getattr(getattr(c, h), "__func__", None) is not getattr(base, h)
+            for h in hooks
+        ):
+            continue
+        freq = getattr(c, "save_freq", 1)
+        if isinstance(freq, int):
+            stride = freq if stride is None else math.gcd(stride, freq)
+    if stride == 1 and steps.model.asked["steps"] != "auto":
+        return steps.model.asked["steps"]
+    return stride
+
+
+class Steps:
+    """The steps of a fit on an array: programs, and how long they take.
 
     Parameters
     ----------
     model : ScoreModel
-    keras_fit : callable
-        `keras.Model.fit`, bound to the model.
-    x, batch_size, validation_split, validation_data, **more
-        See `ScoreModel.fit`.
+    x : ndarray, shape (n, ...)
+    batch_size : int
+    shuffle : bool
+    count : int, optional
+        Steps of an epoch; by default all points once.
     """
-    if x is None:
-        raise TypeError("x must be points, shape (n, d), or a stream, got None")
-    whole(more["epochs"], "epochs", least=0)
-    if more["steps_per_epoch"] is not None:
-        whole(more["steps_per_epoch"], "steps_per_epoch")
-    validation_split = positive(validation_split, "validation_split", zero=True)
-    if not in_memory(x):
-        if distribution.distributed(model) and model.compiled:
-            distribution.prepare(model, x)
-        return keras_fit(
-            x,
-            batch_size=batch_size,
-            validation_split=validation_split,
-            validation_data=validation_data,
-            **more,
+
+    def __init__(self, model, x, batch_size, shuffle, count=None):
+        self.model, self.batch_size, self.shuffle = model, batch_size, shuffle
+        self.x = replicas.on_devices(model, x)
+        self.n = len(x)
+        self.whole = self.n // batch_size if count is None else count
+        self.rest = self.n % batch_size if count is None else 0
+        self.count = self.whole + bool(self.rest)
+        self.first = 0  # iterations at the start of this fit
+        self.jit = with_xla(model, x[:batch_size])
+        self.run = replicas.runner(model, self.jit)
+        on_gpu = bool(tf.config.list_logical_devices("GPU"))
+        self.known_trips = on_gpu and not model.run_eagerly
+        self.timed = {}  # program -> seconds of a step
+        self.used = set()
+        self.order = None, None
+
+    # ---- how much at once ------------------------------------------------------------
+
+    @property
+    def seconds(self):
+        """Seconds of a step as last measured, or None."""
+        return next(reversed(self.timed.values())) if self.timed else None
+
+    def _limit(self):
+        """Return how many steps make a program."""
+        asked = self.model.asked["steps"]
+        if asked != "auto":
+            return asked
+        if self.seconds is None:
+            return FIRST_STEPS
+        return int(np.clip(PROGRAM / self.seconds, 1, MOST_STEPS))
+
+    def affordable_epochs(self, most):
+        if self.model.run_eagerly or self.model.asked["steps"] != "auto":
+            return 1
+        if self.count > MOST_STEPS or self.seconds is None:
+            return 1
+        seconds = self.seconds * self.count
+        return int(np.clip(PROGRAM / seconds, 1, min(most, MOST_EPOCHS)))
+
+    def _timed(self, key, steps, call):
+        start = time.perf_counter()
+        losses = call()
+        if key in self.used:  # not what it takes to compile
+            self.timed.pop(key, None)
+            self.timed[key] = (time.perf_counter() - start) / steps
+        self.used.add(key)
+        return losses
+
+    # ---- epochs ----------------------------------------------------------------------
+
+    def epochs(self, many):
+        """Run whole epochs as one program and return the losses, (many, steps)."""
+        first = int(self.model.optimizer.iterations.numpy())
+        program = self._program("epochs", self._make_epochs)
+        return self._timed(
+            "epochs",
+            many * self.count,
+            lambda: program(self.x, tf.constant(first, tf.int64), many).numpy()[:many],
         )
-    x = as_points(x, model.dimension, dtype=model.compute_dtype)
-    check_resolution(x, model.sigma)
-    batch_size = whole(32 if batch_size is None else batch_size, "batch_size")
-    if not 0 <= validation_split < 1:
-        raise ValueError(
-            f"validation_split must lie in [0, 1), got {validation_split!r}"
-        )
-    if validation_data is None and validation_split:
-        kept = int(len(x) * (1 - validation_split))
-        if not 0 < kept < len(x):
-            raise ValueError(
-                f"validation_split={validation_split} of {len(x)} points leaves nothing "
-                "to train or to validate on"
-            )
-        x, validation_data = x[:kept], x[kept:]
-    elif in_memory(validation_data):
-        validation_data = as_points(
-            validation_data, x.shape[1], "validation_data", model.compute_dtype
-        )
-    more["validation_data"] = validation_data
-    more["validation_batch_size"] = more.get("validation_batch_size") or batch_size
-    if not model.built:
-        model.adapt(x)
-    if distribution.distributed(model) and model.compiled:
-        distribution.prepare(model, x)
-        return distribution.fit(model, keras_fit, x, batch_size, **more)
-    if model.run_eagerly or more["steps_per_epoch"] is not None or not model.compiled:
-        return keras_fit(x, batch_size=batch_size, **more)
-    del more["steps_per_epoch"]
-    return _fit_in_memory(model, keras_fit, x, batch_size, **more)
 
+    def epoch(self, stride=None):
+        """Give the parts of one epoch: functions that run some steps, and return losses."""
+        alone = stride is None and self.model.asked["steps"] == "auto"
+        if alone and not self.model.run_eagerly and self.count <= self._whole_epoch():
+            yield lambda: self.epochs(1)[0]
+            return
+        done = 0
+        while done < self.count:
+            steps = self._limit() if stride is None else min(stride, MOST_STEPS)
+            end = min(done + steps, self.count)
+            yield lambda start=done, end=end: self.part(start, end)
+            done = end
 
-def _fit_in_memory(model, keras_fit, x, batch_size, shuffle, **more):
-    model.optimizer.build(model.trainable_variables)
-    steps_per_execution = model.steps_per_execution
-    epochs = Epochs(model, x, min(batch_size, len(x)), shuffle)
-    if model._auto["jit_compile"]:
-        model.jit_compile = True
-    if model._auto["steps_per_execution"]:
-        model.steps_per_execution = epochs.affordable_steps()
-    log.info(
-        "fit: %d points, %d steps an epoch, %d steps in one program, jit_compile=%s",
-        len(x),
-        epochs.steps,
-        model.steps_per_execution,
-        model.jit_compile,
-    )
-    # Keras' functions hold the steps of one execution: they are made anew for this fit.
-    model._epochs = epochs
-    model.train_function = model.test_function = None
-    try:
-        return keras_fit(
-            epochs.blocks(), steps_per_epoch=epochs.steps, shuffle=False, **more
-        )
-    finally:
-        model._epochs = None
-        model.train_function = model.test_function = None
-        model.steps_per_execution = steps_per_execution
+    def _whole_epoch(self):
+        # Of how many steps an epoch may be to be one program, before and after a measurement.
+        return MOST_STEPS if self.seconds is None and self._small() else self._limit()
 
+    def _small(self):
+        weights = sum(int(np.prod(v.shape)) for v in self.model.trainable_variables)
+        rate = 1e12 if self.known_trips else 1e10  # products a second, for a guess
+        return 12.0 * weights * self.n < 2 * rate
 
-class Epochs:
-    """The train function over data in memory: call it with the iterator of `blocks`."""
-
-    def __init__(self, model, x, batch_size, shuffle):
-        self.model = model
-        self.x = tensor_of(x)
-        self.batch_size = batch_size
-        self.shuffle = shuffle
-        self.steps = math.ceil(len(x) / batch_size)
-        self.order = None
-
-    def affordable_steps(self):
-        points = self.batch_size * self.model.noise_samples
-        flops = 12 * points * self.model.weights_per_point
-        return int(np.clip(BLOCK_FLOPS // flops, 1, min(self.steps, 256)))
-
-    def blocks(self):
-        """Return the first step of each execution of an epoch, for ever."""
-        blocks = tf.data.Dataset.range(0, self.steps, self.model.steps_per_execution)
-        options = tf.data.Options()
-        # There is nothing to tune, and the thread that would takes 20 ms to stop.
-        options.autotune.enabled = False
-        return blocks.repeat().with_options(options)
-
-    def __call__(self, iterator):
-        start = int(next(iterator))
-        if start == 0 or self.order is None:
-            self.order = self.epoch_order()
-        end = min(start + self.model.steps_per_execution, self.steps)
-        whole = min(end, len(self.x) // self.batch_size)
-        run = compiled_steps(self.model)
+    def part(self, start, end):
+        """Run the steps start, ..., end - 1 of the present epoch and return their losses."""
+        iteration = int(self.model.optimizer.iterations.numpy())
+        first = iteration - start
+        if self.order[0] != first:
+            self.order = first, self._order(first)
+        losses = []
+        whole = min(end, self.whole)
         if start < whole:
-            logs = run(
-                self.x,
-                self.order,
-                tf.constant(start),
-                tf.constant(whole - start),
-                self.batch_size,
+            count = whole - start
+            fixed = count if self.known_trips else tf.constant(count)
+            name = f"part of {count}" if self.known_trips else "part"
+            program = self._program(name, self._make_part)
+            losses.append(
+                self._timed(
+                    name,
+                    count,
+                    lambda: program(
+                        self.x, self.order[1], tf.constant(start), fixed
+                    ).numpy()[:count],
+                )
             )
-        if whole < end:  # the ragged last batch
-            rest = self.order[whole * self.batch_size :]
-            logs = run(self.x, rest, tf.constant(0), tf.constant(1), len(rest))
-        return logs
+        if end > self.whole:
+            program = self._program("rest", self._make_rest)
+            losses.append(program(self.x, self.order[1]).numpy()[None])
+        return np.concatenate(losses)
 
-    def epoch_order(self):
-        n = len(self.x)
+    def replay(self, iteration):
+        """Run up to an iteration of this fit again; the model is at an earlier one."""
+        now = int(self.model.optimizer.iterations.numpy())
+        while now < iteration:
+            start = (now - self.first) % self.count
+            end = min(self.count, start + iteration - now, start + MOST_STEPS)
+            self.part(start, end)
+            now += end - start
+
+    # ---- programs --------------------------------------------------------------------
+
+    def _program(self, name, make):
+        key = (
+            name,
+            self.batch_size,
+            self.n,
+            self.whole,
+            self.shuffle,
+            self.jit,
+            self.model.run_eagerly,
+        )
+        if self.model.run_eagerly:
+            return make()
+        return self.model._programs.get(
+            key, lambda: self.run.function(make(), self.jit), "steps"
+        )
+
+    def _order(self, first):
+        program = self._program("order", lambda: self._places)
+        return program(tf.constant(first, tf.int64))
+
+    def _places(self, first):
+        places = tf.range(self.n)
         if not self.shuffle:
-            return tf.range(n)
-        step = int(self.model.optimizer.iterations)
-        return tf.constant(noise.permutation(n, self.model.seed, step))
+            return places
+        key = noise.key(self.model.seed, first, noise.SHUFFLE)
+        return noise.permutation(places, self.n, key)
+
+    def _descend(self, x, order, start, count, capacity):
+        """Run `count` whole steps from step `start`; return their losses, (capacity,)."""
+        losses = tf.TensorArray(self.model.variable_dtype, capacity, element_shape=())
+
+        def step(i, losses):
+            places = (start + i) * self.batch_size + tf.range(self.batch_size)
+            # (tf.slice would make XLA compile anew for every start.)
+            loss = self.run.descend(x, tf.gather(order, places))
+            return i + 1, losses.write(i, loss)
+
+        limits = (tf.constant(0), losses)
+        return tf.while_loop(lambda i, _: i < count, step, limits)[1].stack()
+
+    def _descend_rest(self, x, order):
+        places = self.whole * self.batch_size + tf.range(self.rest)
+        return self.run.descend(x, tf.gather(order, places))
+
+    def _make_part(self):
+        def part(x, order, start, count):
+            return self._descend(x, order, start, count, MOST_STEPS)
+
+        return part
+
+    def _make_rest(self):
+        return self._descend_rest
+
+    def _make_epochs(self):
+        def epochs(x, first, many):
+            shape = (self.count,)
+            losses = tf.TensorArray(
+                self.model.variable_dtype, MOST_EPOCHS, element_shape=shape
+            )
+
+            def epoch(e, losses):
+                order = self._places(first + tf.cast(e, tf.int64) * self.count)
+                mine = self._descend(x, order, 0, self.whole, self.whole)
+                if self.rest:
+                    mine = tf.concat([mine, self._descend_rest(x, order)[None]], 0)
+                return e + 1, losses.write(e, mine)
+
+            limits = (tf.constant(0), losses)
+            return tf.while_loop(lambda e, _: e < many, epoch, limits)[1].stack()
+
+        return lambda x, first, many: epochs(x, first, tf.convert_to_tensor(many))
 
 
-def tensor_of(x):
-    """Return a tensor that holds a copy of the array x.
+def with_xla(model, x):
+    """Return whether the gradient of a batch x is faster with XLA on this device."""
+    asked = model.asked["jit_compile"]
+    if model.run_eagerly or replicas.several_workers(model):
+        return False
+    if asked != "auto":
+        return bool(asked)
+    if tf.config.list_logical_devices("GPU") or _is_ours(model.network):
+        return True
+    key = ("with_xla", len(x))
+    return model._programs.get(key, lambda: _faster_with_xla(model, tf.constant(x)))
 
-    `tf.constant` makes two copies, and TensorFlow's allocator keeps their memory for ever.
-    A tensor that shares NumPy's memory must begin at a multiple of 64 bytes.
-    """
-    if x.dtype.kind != "f" or tf.config.list_logical_devices("GPU"):
-        return tf.constant(x)  # bfloat16, which NumPy cannot share; another memory
-    memory = np.empty(x.nbytes + 64, "uint8")
-    start = -memory.ctypes.data % 64
-    copy = memory[start : start + x.nbytes].view(x.dtype).reshape(x.shape)
-    copy[:] = x
-    return tf.experimental.dlpack.from_dlpack(copy.__dlpack__())
+
+def _is_ours(network):
+    parts = [*getattr(network, "members", []), getattr(network, "network", None)]
+    return type(network).__module__.startswith("deen_tf.") and all(
+        _is_ours(part) for part in parts if part is not None
+    )
+
+
+def _faster_with_xla(model, x):
+    before = [v.numpy() for v in model.non_trainable_variables]
+
+    def gradient():
+        with tf.GradientTape() as tape:
+            loss, _ = model.losses(x, 0, noise.TRAINING, training=True)
+        gradients = tape.gradient(loss, model.trainable_variables)
+        return tf.add_n([tf.reduce_sum(g) for g in gradients if g is not None])
+
+    seconds = {}
+    for jit in (False, True):
+        program = tf.function(gradient, jit_compile=jit, autograph=False)
+        try:
+            program()
+        except (tf.errors.OpError, ValueError):  # XLA does not know some operation
+            seconds[jit] = math.inf
+            continue
+        times = []
+        for _ in range(TRIALS):
+            start = time.perf_counter()
+            program().numpy()
+            times.append(time.perf_counter() - start)
+        seconds[jit] = min(times)
+    for v, value in zip(model.non_trainable_variables, before, strict=True):
+        v.assign(value)  # running means of layers
+    log.info("seconds of a gradient without and with XLA: %s", seconds)
+    return seconds[True] < seconds[False]
 
 
 class Programs:
-    """Compiled functions of a model, by name; a plain object, which Keras does not track."""
+    """Compiled functions of a model, by name; a plain object, which Keras does not track.
+
+    Of a `kind` that grows with the shapes of the data only the latest few are kept.
+    """
+
+    KEPT = 6
 
     def __init__(self):
         self._programs = {}
 
-    def get(self, name, make):
-        if name not in self._programs:
-            self._programs[name] = make()
-        return self._programs[name]
+    def get(self, name, make, kind=None):
+        if (kind, name) not in self._programs:
+            alike = [k for k in self._programs if kind is not None and k[0] == kind]
+            for old in alike[: max(0, len(alike) - self.KEPT + 1)]:
+                del self._programs[old]
+            self._programs[kind, name] = make()
+        return self._programs[kind, name]
 
 
-def compiled_steps(model):
-    """Return the program that runs `count` steps, compiled once for each model."""
+# ---- evaluate, and streams ---------------------------------------------------------------
 
-    def run(x, order, start, count, batch_size):
-        def step(i):
-            first = (start + i) * batch_size
-            # (tf.slice would make XLA compile anew for every `first`.)
-            rows = tf.gather(order, first + tf.range(batch_size))
-            model.train_step(tf.gather(x, rows))
-            return (i + 1,)
 
-        tf.while_loop(lambda i: i < count, step, (tf.constant(0),))
-        return {"loss": model.loss_tracker.result()}
-
-    jit_compile = model.jit_compile
-    return model._programs.get(
-        ("steps", jit_compile),
-        lambda: tf.function(run, jit_compile=jit_compile, autograph=False),
+def evaluate(
+    model, x, batch_size, verbose="auto", steps=None, return_dict=False, callbacks=None
+):
+    """Return the mean objective over an array of points, batch by batch."""
+    x = replicas.on_devices(model, x)
+    count = math.ceil(len(x) / batch_size)
+    count = count if steps is None else min(count, whole(steps, "steps"))
+    run = model._programs.get(
+        "evaluate",
+        lambda: tf.function(
+            lambda batch, step: model.losses(batch, step, noise.EVALUATION)[1],
+            autograph=False,
+            reduce_retracing=True,
+        ),
     )
+    total = rows = 0
+    for i in range(count):
+        batch = x[i * batch_size : (i + 1) * batch_size]
+        loss = float(run(batch, tf.constant(i, tf.int64)))
+        total, rows = total + len(batch) * loss, rows + len(batch)
+    loss = total / rows
+    if verbose not in (0, "auto") and count:
+        keras.utils.Progbar(count).update(count, [("loss", loss)], finalize=True)
+    return {"loss": loss} if return_dict else loss
+
+
+def guarded(how, data):
+    """Return the callbacks of a fit by Keras' own loop, the guard before all others."""
+    callbacks = keras.tree.flatten(how.get("callbacks") or [])
+    return [guard.StreamGuard(data)] * how.pop("check_divergence") + callbacks
+
+
+def fit_stream(model, keras_fit, x, data, validation_data, how):
+    """Train on a stream, by Keras' own loop, a step at a time."""
+    callbacks = guarded(how, data)
+    how.pop("callbacks")
+    if replicas.distributed(model):
+        replicas.prepare(model)
+    if isinstance(validation_data, tuple) and len(validation_data) == 1:
+        validation_data = validation_data[0]
+    if isinstance(x, tf.data.Dataset):
+        how.setdefault("shuffle", False)
+    return keras_fit(x, validation_data=validation_data, callbacks=callbacks, **how)

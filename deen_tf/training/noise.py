@@ -1,8 +1,9 @@
-"""Gaussian noise without state: a pure function of (seed, step, stream, replica).
+"""Randomness without state: a pure function of (seed, step, stream, replica, source).
 
-A step of training draws nu ~ N(0, I) afresh (Sec. 3, "double-SGD"). Because the draw
-depends on nothing but the model's seed and `optimizer.iterations`, a resumed run sees
-the very noise that the straight run would have seen.
+A step of training draws nu ~ N(0, I) afresh (Sec. 3, "double-SGD"), and takes its minibatch
+from the data in a random order. Because both depend on nothing but the model's seed and
+`optimizer.iterations`, a resumed run sees the very noise and order that the straight run
+would have seen.
 
 Random bits: Threefry-2x32 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3",
 SC 2011; JAX has it too), a block cipher applied to 0, 1, 2, ..., with 20 rounds for the
@@ -17,16 +18,22 @@ cosine as polynomials. Measured under XLA on one core, nanoseconds for each norm
 with 20 rounds 2.2, with XLA's logarithm as well 2.9; `tf.random.stateless_normal` 8
 (threefry) and 17 (Philox). And, unlike that function, it gives the same numbers, but for
 rounding, with and without XLA.
+
+The order of an epoch is a permutation pi of 0, ..., n - 1 that is computed where it is
+needed, place by place, without a sort and without the host: the swap-or-not shuffle (Hoang,
+Morris and Rogaway, CRYPTO 2012). Round r has a random number K_r < n and a random bit for
+each pair {x, K_r - x mod n}: if it is set the two change places.
 """
 
 import numpy as np
 import tensorflow as tf
 
-TRAINING, EVALUATION, SHUFFLE = range(3)  # streams that never share a key
+TRAINING, EVALUATION, SHUFFLE, LEVELS = range(4)  # streams that never share a key
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = 0x1BD11BDA
 NOISE_ROUNDS = 13
+SHUFFLE_ROUNDS = 24  # a pair's two places are independent but for 2^-24
 
 
 def _polynomial(function, low, high, degree):
@@ -39,18 +46,21 @@ _COSINE = _polynomial(lambda z: np.cos(2 * np.pi * np.sqrt(z)), 0, 1 / 16, 5)
 _LOG = _polynomial(lambda t: np.log1p(t) / t, 0.5**0.5 - 1, 2**0.5 - 1, 8)
 
 
-def key(seed, step, stream=TRAINING, replica=0):
+def key(seed, step, stream=TRAINING, replica=0, source=0):
     """Return the two words that name one draw.
 
     Parameters
     ----------
     seed : int
+        Below 2^64.
     step : int or scalar integer tensor
         `optimizer.iterations` in training.
     stream : int
-        TRAINING, EVALUATION or SHUFFLE.
+        TRAINING, EVALUATION, SHUFFLE, LEVELS; below 256.
     replica : int or scalar integer tensor
         Which replica of a `tf.distribute` strategy draws.
+    source : int
+        Which of several independent draws of one step.
 
     Returns
     -------
@@ -60,7 +70,7 @@ def key(seed, step, stream=TRAINING, replica=0):
         tf.constant(seed & 0xFFFFFFFF, tf.uint32),
         tf.constant((seed >> 32) & 0xFFFFFFFF, tf.uint32),
         tf.cast(replica, tf.uint32),
-        tf.constant(stream, tf.uint32),
+        tf.constant(stream + 256 * source, tf.uint32),
     )
     step = tf.cast(step, tf.int64)
     return _threefry(
@@ -99,14 +109,51 @@ def standard_normal(shape, key, dtype="float32"):
     return tf.cast(tf.reshape(nu, shape), dtype)
 
 
-def permutation(n, seed, step):
-    """Return a random permutation of 0, ..., n - 1 as an array (n,), int32.
+def uniform(shape, key, dtype="float32"):
+    """Draw numbers uniform between 0 and 1, both left out; see `standard_normal`."""
+    counter = tf.cast(tf.range(tf.reduce_prod(shape)), tf.uint32)
+    b0, _ = _threefry(*key, counter, tf.ones_like(counter), NOISE_ROUNDS)
+    u = tf.cast(tf.bitwise.right_shift(b0, tf.constant(9, tf.uint32)), tf.float32)
+    return tf.cast(tf.reshape((u + 0.5) * 2.0**-23, shape), dtype)
 
-    By NumPy, which for 60,000 points takes 1 ms; sorting random keys in TensorFlow takes 4,
-    under XLA 10.
+
+def permutation(places, n, key):
+    """Return what stands at some places of a random permutation of 0, ..., n - 1.
+
+    Parameters
+    ----------
+    places : integer tensor
+        Of 0, ..., n - 1; any shape.
+    n : int
+        Below 2^31.
+    key : pair of scalar tensors
+        From `key`, with the stream SHUFFLE. The same key gives the same permutation.
+
+    Returns
+    -------
+    tensor of the same shape, int32
     """
-    random = np.random.default_rng([seed, SHUFFLE, step])
-    return random.permutation(np.arange(n, dtype="int32"))
+    rounds = tf.range(SHUFFLE_ROUNDS, dtype=tf.int32)
+    rounds = tf.cast(rounds, tf.uint32)
+    k, keys = _threefry(*key, rounds, tf.zeros_like(rounds))
+    # k n / 2^32 is a random number below n.
+    k = tf.cast(k, tf.uint64) * tf.constant(n, tf.uint64)
+    k = tf.cast(tf.bitwise.right_shift(k, tf.constant(32, tf.uint64)), tf.uint32)
+    x, n = tf.cast(places, tf.uint32), tf.constant(n, tf.uint32)
+    for r in range(SHUFFLE_ROUNDS):
+        partner = k[r] - x
+        partner = tf.where(x > k[r], partner + n, partner)
+        bit = _hash(tf.maximum(x, partner) + keys[r])
+        x = tf.where(bit > 0x7FFFFFFF, partner, x)
+    return tf.cast(x, tf.int32)
+
+
+def _hash(h):
+    """Mix the bits of 32-bit words (the end of MurmurHash3; the high bit is the best)."""
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        h = h ^ tf.bitwise.right_shift(h, tf.constant(shift, tf.uint32))
+        h = h * tf.constant(factor, tf.uint32)
+    return h
 
 
 def _threefry(key0, key1, x0, x1, rounds=20):

@@ -7,24 +7,29 @@ A global batch of N points is split over R replicas, n_r points to the r-th. Its
 
     L = 1/N sum_i l(x_i) = sum_r (n_r / N) L_r,    L_r the mean over the points of replica r.
 
-Optimizers sum gradients over the replicas, so each descends (n_r / N) L_r: the update is
+Gradients are summed over the replicas, so each descends (n_r / N) L_r: the update is
 that of one worker on the whole batch, also where R does not divide N, and where a replica
 has no point at all. Each replica draws noise of its own (`noise.key`).
+
+Replicas of one machine (MirroredStrategy) train as one process does: many steps in one
+program. In each the replicas' gradients, and their updates, are compiled functions of plain
+tensors; between them one vector a replica, all its gradients, is exchanged. Several workers,
+and layers that change in training by more than gradients, go through Keras' own loop.
 """
 
 import itertools
 import math
-import os
 import warnings
 import zlib
 
-import h5py
 import keras
 import numpy as np
 import tensorflow as tf
 
-from deen_tf.atomic import replacing
 from deen_tf.training import noise
+from deen_tf.training.checkpoints import BackupAndRestore, variables
+
+__all__ = ["BackupAndRestore"]
 
 
 def distributed(model):
@@ -40,25 +45,197 @@ def several_workers(model):
     return len(cluster.get("chief", []) + cluster.get("worker", [])) > 1
 
 
-# ---- a step, in the context of one replica -----------------------------------------------
+def by_keras(model):
+    """Whether Keras' own loop trains the replicas."""
+    return distributed(model) and (
+        several_workers(model)
+        or model.run_eagerly
+        or any(_changes(layer) for layer in model.network._flatten_layers())
+    )
 
 
-def part_of_batch(data):
-    """Return this replica's points, its share n_r / N of the global batch, and N.
+def _changes(layer):
+    return isinstance(layer, keras.layers.BatchNormalization) or hasattr(
+        layer, "seed_generator"
+    )
+
+
+# ---- steps: of one process, or of the replicas of one machine ------------------------------
+
+
+def on_devices(model, x):
+    """Return the points x as a tensor, or a tensor on each replica's device."""
+    if not distributed(model):
+        return tensor_of(x)
+    tensors = []
+    for device in model.distribute_strategy.extended.worker_devices:
+        with tf.device(device):
+            tensors.append(tf.identity(tensor_of(x)))
+    return tensors
+
+
+def tensor_of(x):
+    """Return a tensor that holds a copy of the array x.
+
+    `tf.constant` makes two copies, and TensorFlow's allocator keeps their memory for ever.
+    A tensor that shares NumPy's memory must begin at a multiple of 64 bytes.
+    """
+    if x.dtype.kind != "f" or tf.config.list_logical_devices("GPU"):
+        return tf.constant(x)  # bfloat16, which NumPy cannot share; another memory
+    memory = np.empty(x.nbytes + 64, "uint8")
+    start = -memory.ctypes.data % 64
+    copy = memory[start : start + x.nbytes].view(x.dtype).reshape(x.shape)
+    copy[:] = x
+    return tf.experimental.dlpack.from_dlpack(copy.__dlpack__())
+
+
+def runner(model, jit):
+    """Return what runs the steps of a model."""
+    return Mirrored(model, jit) if distributed(model) else Alone(model)
+
+
+class Alone:
+    """One process: a step is the model's own."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def descend(self, x, rows):
+        """Descend on some rows of the points x; return the loss."""
+        return self.model.descend(tf.gather(x, rows))
+
+    def function(self, program, jit):
+        return tf.function(program, jit_compile=jit, autograph=False)
+
+
+class Mirrored:
+    """The replicas of one machine: compiled gradients, one exchange, compiled updates."""
+
+    def __init__(self, model, jit):
+        self.model, self.jit = model, jit
+        self.devices = model.distribute_strategy.extended.worker_devices
+        self.compiled = {}
+
+    def function(self, program, jit):
+        return tf.function(program, autograph=False)
+
+    def descend(self, x, rows):
+        R, N = len(self.devices), rows.shape[0]
+        losses, gradients = [], []
+        for r, device in enumerate(self.devices):
+            part = rows[r * N // R : (r + 1) * N // R]
+            n = part.shape[0]
+            if not n:
+                continue
+            with tf.device(device):
+                gradient = self._program("gradient", n, self._gradient)
+                values = [_local(v, r) for v in variables(self.model)]
+                step = _local(self.model.optimizer.iterations, r)
+                loss, g = gradient(
+                    tf.gather(x[r], part), tf.constant(n / N), step, r, *values
+                )
+                losses.append(loss)
+                gradients.append(g)
+        for r, device in enumerate(self.devices):
+            with tf.device(device):
+                total = tf.add_n([tf.identity(g) for g in gradients])
+                update = self._program("update", 0, self._update)
+                values = [_local(v, r) for v in variables(self.model)]
+                for v, value in zip(
+                    variables(self.model), update(total, *values), strict=True
+                ):
+                    _component(v, r).assign(value)
+        return tf.add_n(losses)
+
+    def _program(self, name, n, make):
+        if (name, n) not in self.compiled:
+            # Traced outside of every strategy, for which they are plain tensors.
+            with tf.init_scope():
+                specs = [tf.TensorSpec(v.shape, v.dtype) for v in variables(self.model)]
+                function, first = make(n)
+                function = tf.function(function, jit_compile=self.jit, autograph=False)
+                self.compiled[name, n] = function.get_concrete_function(*first, *specs)
+        return self.compiled[name, n]
+
+    def _gradient(self, n):
+        model = self.model
+
+        def gradient(x, share, step, replica, *values):
+            mapping = list(zip(variables(model), values, strict=True))
+            trainable = [id(v) for v in model.trainable_variables]
+            mine = [value for v, value in mapping if id(v) in trainable]
+            with tf.GradientTape() as tape:
+                tape.watch(mine)
+                with keras.StatelessScope(state_mapping=mapping):
+                    descended, reported = model.losses(
+                        x, step, noise.TRAINING, training=True, replica=replica
+                    )
+                    descended = model.optimizer.scale_loss(descended)
+                descended *= tf.cast(share, descended.dtype)
+            zero = tf.UnconnectedGradients.ZERO
+            g = tape.gradient(descended, mine, unconnected_gradients=zero)
+            flat = tf.concat([tf.reshape(part, (-1,)) for part in g], 0)
+            return reported * tf.cast(share, reported.dtype), flat
+
+        x = tf.TensorSpec((n, *model.point_shape), model.variable_dtype)
+        scalar = tf.TensorSpec((), "float32")
+        step = tf.TensorSpec((), model.optimizer.iterations.dtype)
+        return gradient, [x, scalar, step, tf.TensorSpec((), "int32")]
+
+    def _update(self, _):
+        model = self.model
+        trainable = model.trainable_variables
+        sizes = [int(np.prod(v.shape)) for v in trainable]
+
+        def update(flat, *values):
+            mapping = list(zip(variables(model), values, strict=True))
+            gradients = [
+                tf.reshape(part, v.shape)
+                for part, v in zip(tf.split(flat, sizes), trainable, strict=True)
+            ]
+            with keras.StatelessScope(state_mapping=mapping) as scope:
+                model.optimizer.apply(gradients, trainable)
+            changed = [scope.get_current_value(v) for v, _ in mapping]
+            return [
+                value if new is None else tf.convert_to_tensor(new)
+                for new, (_, value) in zip(changed, mapping, strict=True)
+            ]
+
+        return update, [tf.TensorSpec((sum(sizes),), model.variable_dtype)]
+
+
+def _component(variable, replica):
+    value = variable.value
+    return getattr(value, "values", [value] * (replica + 1))[replica]
+
+
+def _local(variable, replica):
+    return tf.convert_to_tensor(_component(variable, replica))
+
+
+# ---- a step of Keras' loop, in the context of one replica ----------------------------------
+
+
+def part_of_batch(x):
+    """Return this replica's points, and its share n_r / N of the global batch.
 
     Where there are none, a point of zeros stands in, whose share is 0.
     """
-    rows = tf.shape(tf.nest.flatten(data)[0])[0]
     if tf.distribute.get_strategy().num_replicas_in_sync == 1:
-        return data, 1, rows
-    missing = tf.maximum(1 - rows, 0)
-    data = tf.nest.map_structure(lambda x: tf.pad(x, [[0, missing], [0, 0]]), data)
+        return x, 1
+    rows = tf.shape(x)[0]
+    missing = [[0, tf.maximum(1 - rows, 0)], *[[0, 0]] * (len(x.shape) - 1)]
     rows = tf.cast(rows, tf.float32)
-    total = sum_over_replicas(rows)
-    return data, rows / total, total
+    return tf.pad(x, missing), rows / sum_over(rows)
 
 
-def sum_over_replicas(value):
+def rows(x, share):
+    """Return the number of points in the global batch."""
+    mine = tf.cast(tf.shape(x)[0], share.dtype)
+    return sum_over(tf.where(share > 0, mine, tf.zeros_like(mine)))
+
+
+def sum_over(value):
     """Return the sum of a tensor, or of each of a list, over the replicas."""
     if tf.distribute.get_strategy().num_replicas_in_sync == 1:
         return value
@@ -76,7 +253,7 @@ def clipped(optimizer, gradients):
     clips = optimizer.clipnorm or optimizer.global_clipnorm or optimizer.clipvalue
     if R == 1 or not clips:
         return gradients
-    return [g / R for g in optimizer._clip_gradients(sum_over_replicas(gradients))]
+    return [g / R for g in optimizer._clip_gradients(sum_over(gradients))]
 
 
 # ---- fit and evaluate --------------------------------------------------------------------
@@ -106,52 +283,38 @@ def check_scope(model, variables, what):
         )
 
 
-def prepare(model, x):
+def prepare(model):
     """Build what Keras would build inside the first step.
 
     Raises
     ------
     ValueError
-        If the model has no weights yet and x does not tell their shape, or if its weights
-        were made outside the scope.
+        If the weights were made outside the scope.
     """
     check_scope(model, model.weights, "weights")
     with model.distribute_strategy.scope():
-        if not model.built:
-            if not isinstance(x, tf.data.Dataset):
-                raise ValueError(
-                    "under a distribution strategy a model must have weights before a "
-                    "stream: call adapt(sample) or build((None, d))"
-                )
-            model.build(tf.nest.flatten(x.element_spec)[0].shape)
         model.optimizer.build(model.trainable_variables)
 
 
-def fit(model, keras_fit, x, batch_size, steps_per_epoch, validation_data, **more):
-    """Run Keras' `fit` on points in memory, split over the replicas; see `training.fit`."""
-    start = Start(x)
-    callbacks = keras.tree.flatten(more.pop("callbacks", None) or [])
-    size = more.pop("validation_batch_size")
+def fit(
+    model, keras_fit, x, batch_size, shuffle, validation_data, callbacks=None, **more
+):
+    """Run Keras' `fit` on points in memory, split over the replicas."""
+    prepare(model)
+    start = Start(model, x, batch_size, shuffle)
+    steps = more.pop("steps_per_epoch", None) or math.ceil(len(x) / batch_size)
     if isinstance(validation_data, np.ndarray):
-        steps = more.get("validation_steps") or math.ceil(len(validation_data) / size)
-        more["validation_steps"] = steps
+        size = more.pop("validation_batch_size", None) or batch_size
+        more.setdefault("validation_steps", math.ceil(len(validation_data) / size))
         validation_data = batches(model, validation_data, size)
-    shuffle = more.pop("shuffle")
     return keras_fit(
         batches(model, x, batch_size, start if shuffle else None),
-        steps_per_epoch=steps_per_epoch or math.ceil(len(x) / batch_size),
+        steps_per_epoch=steps,
         validation_data=validation_data,
-        callbacks=[*callbacks, start],
+        callbacks=[*keras.tree.flatten(callbacks or []), start],
         shuffle=False,
         **more,
     )
-
-
-def evaluate(model, keras_evaluate, x, batch_size=None, steps=None, **more):
-    """Run Keras' `evaluate` on points in memory, split over the replicas."""
-    size = batch_size or 32
-    steps = steps or math.ceil(len(x) / size)
-    return keras_evaluate(batches(model, x, size), steps=steps, **more)
 
 
 def batches(model, x, batch_size, start=None):
@@ -164,7 +327,7 @@ def batches(model, x, batch_size, start=None):
     Parameters
     ----------
     model : ScoreModel
-    x : ndarray, shape (n, d)
+    x : ndarray, shape (n, ...)
     batch_size : int
         N, of the global batch.
     start : Start, optional
@@ -187,13 +350,14 @@ def batches(model, x, batch_size, start=None):
                 order = np.arange(n)
                 if start is not None:
                     step = start.step + epoch * steps
-                    order = noise.permutation(n, model.seed, step)
+                    key = noise.key(model.seed, step, noise.SHUFFLE)
+                    order = noise.permutation(order, n, key).numpy()
                 for batch in np.split(order, range(batch_size, n, batch_size)):
                     N = len(batch)
                     for r in range(first, first + here):
                         yield x[batch[r * N // R : (r + 1) * N // R]]
 
-        rows = tf.TensorSpec((None, x.shape[1]), x.dtype)
+        rows = tf.TensorSpec((None, *x.shape[1:]), x.dtype)
         dataset = tf.data.Dataset.from_generator(generate, output_signature=rows)
         # TensorFlow asks all workers at each step who has data left, unless all have.
         for_ever = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
@@ -207,27 +371,35 @@ class Start(keras.callbacks.Callback):
 
     Parameters
     ----------
+    model : ScoreModel
     x : ndarray
         The data.
+    batch_size : int
+    shuffle : bool
 
     Raises
     ------
     ValueError
-        If workers begin with other data, weights or epochs than others: each would go on
-        with a model of its own.
+        If workers begin with other data, weights, settings or epochs than others: each would
+        go on with a model of its own.
     """
 
-    def __init__(self, x):
+    def __init__(self, model, x, batch_size, shuffle):
         super().__init__()
         self.x, self.step = x, None
+        config = [model.get_config(), model.optimizer.get_config()]
+        for part in config:
+            part.pop("name", None)  # Keras counts them up
+        self.settings = repr([config, batch_size, shuffle])
 
     def on_epoch_begin(self, epoch, logs=None):
         if self.step is not None:
             return
         self.step = int(self.model.optimizer.iterations.numpy())
-        mine = zlib.crc32(self.x, epoch)
-        for v in [*self.model.weights, *self.model.optimizer.variables]:
-            mine = zlib.crc32(v.numpy(), mine)
+        mine = zlib.crc32(np.ascontiguousarray(self.x), epoch)
+        mine = zlib.crc32(self.settings.encode(), mine)
+        for v in variables(self.model):
+            mine = zlib.crc32(np.ascontiguousarray(v.numpy()), mine)
         strategy = self.model.distribute_strategy
 
         @tf.function
@@ -237,51 +409,6 @@ class Start(keras.callbacks.Callback):
 
         if int(total()) != strategy.num_replicas_in_sync * mine:
             raise ValueError(
-                "all workers must begin with the same data, weights, optimizer and epoch "
-                f"(this one at epoch {epoch}, iteration {self.step})"
+                "all workers must begin with the same data, weights, settings, optimizer "
+                f"and epoch (this one at epoch {epoch}, iteration {self.step})"
             )
-
-
-class BackupAndRestore(keras.callbacks.Callback):
-    """Keras' callback of this name, fit for several workers.
-
-    At the end of each epoch the first worker writes weights, optimizer and epoch as ONE
-    file, which appears whole or not at all; when a fit begins all workers read it. A run
-    that was killed and is started again goes on exactly. (With Keras' own, every worker
-    writes; one that is killed may leave weights and epoch that do not belong together, or
-    another epoch than the others'.)
-
-    Parameters
-    ----------
-    path : str
-        Of the file, `*.weights.h5`, where all workers see it. It is removed when the fit
-        has ended.
-    """
-
-    def __init__(self, path):
-        super().__init__()
-        self.path = os.fspath(path)
-        if not self.path.endswith(".weights.h5"):
-            raise ValueError(f"path must end in .weights.h5, got {self.path!r}")
-
-    def on_train_begin(self, logs=None):
-        if os.path.exists(self.path):
-            self.model.load_weights(self.path)
-            with h5py.File(self.path) as file:
-                self.model._initial_epoch = int(file.attrs["epoch"])
-
-    def on_epoch_end(self, epoch, logs=None):
-        if self.first_worker:
-            with replacing(self.path) as temporary:
-                self.model.save_weights(temporary)
-                with h5py.File(temporary, "a") as file:
-                    file.attrs["epoch"] = epoch + 1
-
-    def on_train_end(self, logs=None):
-        if self.first_worker and os.path.exists(self.path):
-            os.remove(self.path)
-
-    @property
-    def first_worker(self):
-        """Whether this process writes: the others do not, nor should they save the model."""
-        return self.model.distribute_strategy.extended.should_checkpoint

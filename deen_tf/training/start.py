@@ -1,4 +1,4 @@
-"""Where training starts: an energy, at the best that a linear denoiser can do.
+"""Where an MLP starts: as an energy, at the best that a linear denoiser can do.
 
 With the data's mean m and covariance C, in whitened noisy coordinates
 
@@ -39,6 +39,13 @@ BEND = np.arctanh(3**-0.5)
 SPREAD = 4.0  # kappa, in standard deviations of E_0
 
 
+def principal_axes(x):
+    """Return mean (d,), variances (d,), ascending, and axes (d, d), in columns, of data."""
+    mean, d = x.mean(0), x.shape[1]
+    variances, axes = np.linalg.eigh(np.cov(x.T, ddof=0).reshape(d, d))
+    return mean, np.maximum(variances, 0), axes  # rounding gives tiny negative ones
+
+
 def default_gain(units, d):
     """Return the standard deviation of g a_k.z: the more units, the more they may bend.
 
@@ -64,10 +71,10 @@ def gaussian_energy(hidden, last, x, sigma, gain, rng):
     rng : numpy Generator
     """
     x = x[rng.permutation(len(x))[:SAMPLE]]
-    mean, d = x.mean(0), x.shape[1]
+    d = x.shape[1]
     gain = gain or default_gain(hidden[0].units, d)
-    variances, axes = np.linalg.eigh(np.cov(x.T, ddof=0).reshape(d, d))
-    variances = np.maximum(variances, 0) + sigma**2  # rounding gives tiny negative ones
+    mean, variances, axes = principal_axes(x)
+    variances = variances + sigma**2
     whiten = axes / np.sqrt(variances) @ axes.T  # symmetric: keeps coordinates local
     frame = _frame(hidden[0].units, axes, rng)
     g = gain / np.sqrt(np.mean(np.sum(frame**2, axis=1)))
