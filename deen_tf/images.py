@@ -12,7 +12,9 @@ overlap (a smaller stride) never costs accuracy, only time.
 
 The model sees patches without their mean, as it does in training on `remove_mean` patches;
 its noise level then means s = sigma times the scale they were divided by. Another s shows it
-patches of another contrast than it learned from.
+patches of another contrast than it learned from. Colours are denoised one by one by a model
+of grayscale patches (what they have in common is not used), together by a model of patches
+(height, width, 3); each has a mean of its own.
 """
 
 import numpy as np
@@ -23,40 +25,52 @@ from deen_tf.checks import as_points, image_shape, positive, whole
 def denoise_image(model, image, noise_level=None, stride=4, shape=None, progress=False):
     """Denoise a photograph by overlapping patches.
 
+    A photograph of any size: beside the noisy and the denoised one, memory holds only the
+    patches of one row of places.
+
     Parameters
     ----------
-    model : ScoreModel or any object with `sigma` and `denoise`
-        Of patches as rows: `denoise` takes and returns (n, d).
-    image : array_like, shape (height, width)
-        The noisy photograph, in any units; white noise.
+    model : any object with `sigma` and `denoise`
+        Of patches, as images (n, height, width[, channels]) or as rows (n, d).
+    image : array_like, shape (height, width) or (height, width, channels)
+        The noisy photograph, in any units; white noise. One or three channels, or as many as
+        the model's patches have.
     noise_level : float, optional
         Standard deviation s of its noise, in its units; by default the model's sigma.
     stride : int
         Pixels from one patch to the next, down and across; 1 for all patches, at most the
         side of a patch.
     shape : pair of int, optional
-        (height, width) of a patch; by default square, of the model's dimension.
+        (height, width) of a patch, for a model of rows; by default square.
     progress : bool
-        Show a progress bar.
+        Show a progress bar, where standard error is a terminal.
 
     Returns
     -------
-    ndarray, shape (height, width), float32
+    ndarray, shape of the image, float32
 
     Raises
     ------
     TypeError, ValueError
-        If the image is smaller than a patch or not finite, the stride leaves pixels that no
-        patch covers, the model cannot denoise, or its dimension is not that of the shape, or
-        of a square if none is given.
+        If the image is smaller than a patch, not finite or of other channels; the stride
+        leaves pixels that no patch covers; or the model cannot denoise, has several noise
+        levels, or its points are not of the shape, or of a square if none is given.
     """
     from tqdm.auto import tqdm
 
     if not (hasattr(model, "sigma") and hasattr(model, "denoise")):
         raise TypeError(f"model must have sigma and denoise, got {model!r}")
-    image = as_points(image, name="image")
-    height, width = _patch_shape(model, shape)
-    if image.shape[0] < height or image.shape[1] < width:
+    image = as_points(image, ..., "image")
+    (height, width, together), point = _patch_shape(model, shape)
+    planes = image[..., None] if image.ndim == 2 else image
+    if planes.ndim != 3 or planes.shape[2] not in (
+        (1, 3) if together == 1 else (together,)
+    ):
+        wanted = (
+            "width) or (height, width, 3)" if together == 1 else f"width, {together})"
+        )
+        raise ValueError(f"image must have shape (height, {wanted}, got {image.shape}")
+    if planes.shape[0] < height or planes.shape[1] < width:
         raise ValueError(
             f"image must be at least one patch of {height} x {width}, got {image.shape}"
         )
@@ -66,23 +80,61 @@ def denoise_image(model, image, noise_level=None, stride=4, shape=None, progress
             f"stride must be at most {min(height, width)}, the side of a patch, or pixels "
             f"stay uncovered; got {stride}"
         )
-    level = model.sigma if noise_level is None else noise_level
-    scale = positive(level, "noise_level", dtype="float32") / model.sigma
-    total, cover = np.zeros(image.shape), np.zeros(image.shape)
-    rows, columns = (
-        _places(side, patch, stride)
-        for side, patch in zip(image.shape, (height, width), strict=True)
-    )
-    for top in tqdm(rows, "rows of patches", disable=not progress, leave=False):
-        strip = image[top : top + height]
-        xi = np.stack([strip[:, left : left + width] for left in columns])
+    sigma = np.unique(model.sigma)
+    if sigma.size != 1:
+        raise ValueError(f"model must have one noise level, got sigma = {model.sigma}")
+    level = sigma.item() if noise_level is None else noise_level
+    scale = positive(level, "noise_level", dtype="float32") / sigma.item()
+
+    def denoise(xi):  # (n, height, width, channels)
         mean = xi.mean((1, 2), keepdims=True)
-        z = ((xi - mean) / scale).reshape(len(xi), -1)
-        x_hat = mean + scale * np.asarray(model.denoise(z)).reshape(xi.shape)
+        z = ((xi - mean) / scale).reshape(-1, *point)
+        return mean + scale * np.asarray(model.denoise(z)).reshape(xi.shape)
+
+    answer = np.empty_like(planes)
+    firsts = range(0, planes.shape[2], together)
+    total = len(firsts) * len(_places(planes.shape[0], height, stride))
+    off = None if progress else True  # None: where nobody watches
+    with tqdm(desc="rows of patches", total=total, disable=off, leave=False) as bar:
+        for first in firsts:
+            part = np.s_[..., first : first + together]
+            bands = _bands(denoise, planes[part], (height, width), stride)
+            for top, band in bands:
+                answer[part][top : top + len(band)] = band
+                bar.update()
+    return answer.reshape(image.shape)
+
+
+def windows(image, shape):
+    """Return a view of all patches of an image.
+
+    Parameters
+    ----------
+    image : ndarray, shape (rows, columns) or (rows, columns, channels)
+    shape : (height, width)
+
+    Returns
+    -------
+    ndarray, shape (rows - height + 1, columns - width + 1, height, width[, channels])
+    """
+    view = np.lib.stride_tricks.sliding_window_view(image, shape, axis=(0, 1))
+    return np.moveaxis(view, 2, -1) if image.ndim == 3 else view
+
+
+def _bands(denoise, image, shape, stride):
+    """Yield (top, denoised rows from there on), from the first row to the last."""
+    height, width = shape
+    rows = _places(image.shape[0], height, stride)
+    columns = _places(image.shape[1], width, stride)
+    over, across = _cover(rows, height), _cover(columns, width)[:, None]
+    total = np.zeros((height, *image.shape[1:]))  # of the rows that later patches reach
+    for top, after in zip(rows, [*rows[1:], image.shape[0]], strict=True):
+        x_hat = denoise(windows(image[top : top + height], shape)[0, columns])
         for left, patch in zip(columns, x_hat, strict=True):
-            total[top : top + height, left : left + width] += patch
-            cover[top : top + height, left : left + width] += 1
-    return (total / cover).astype("float32")
+            total[:, left : left + width] += patch
+        done = after - top
+        yield top, total[:done] / (over[top:after, None, None] * across)
+        total = np.concatenate([total[done:], np.zeros((done, *image.shape[1:]))])
 
 
 def _places(side, patch, stride):
@@ -90,18 +142,30 @@ def _places(side, patch, stride):
     return sorted({*range(0, side - patch, stride), side - patch})
 
 
+def _cover(places, patch):
+    """Return how many patches cover each pixel along one side."""
+    return np.bincount((np.array(places)[:, None] + np.arange(patch)).ravel())
+
+
 def _patch_shape(model, shape):
-    d = getattr(model, "dimension", None)
+    """Return (height, width, channels) of the model's patches, and the shape of its points."""
     if shape is not None:
-        height, width = image_shape(shape)
-        if d not in (None, height * width):
+        shape = image_shape(shape)
+    point = getattr(model, "point_shape", None) or (getattr(model, "dimension", None),)
+    if len(point) in (2, 3):
+        if shape not in (None, point[:2]):
+            raise ValueError(f"shape must be the model's {point[:2]}, got {shape}")
+        return (*point, 1)[:3], point
+    d = point[0] if len(point) == 1 else None
+    if shape is None:
+        side = round((d or 0) ** 0.5)
+        shape = (side, side)
+        if d is None or side**2 != d:
             raise ValueError(
-                f"shape must have the model's {d} pixels, got {height} x {width}"
+                f"the model is of {d or 'unknown'} dimensions, not a square patch: give shape"
             )
-        return height, width
-    side = round((d or 0) ** 0.5)
-    if d is None or side**2 != d:
+    elif d not in (None, shape[0] * shape[1]):
         raise ValueError(
-            f"the model is of {d or 'unknown'} dimensions, not a square patch: give shape"
+            f"shape must have the model's {d} pixels, got {shape[0]} x {shape[1]}"
         )
-    return side, side
+    return (*shape, 1), (shape[0] * shape[1],)

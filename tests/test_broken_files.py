@@ -92,7 +92,8 @@ class TestFullDisk:
         cut = {"path": van_hateren.PHOTOGRAPHS, "size": 8, "cache": cache}
         van_hateren.patches(per_image=2, **cut)
         older = cache.read_bytes()
-        with pytest.raises(OSError), full_disk(20_000):
+        message = f"^.Errno {errno.EFBIG}. File too large: '{cache}'$"
+        with pytest.raises(OSError, match=message), full_disk(20_000):
             van_hateren.patches(per_image=50, **cut)
         assert cache.read_bytes() == older and listing(tmp_path) == ["patches.h5"]
 
@@ -129,7 +130,7 @@ def test_a_file_where_a_folder_goes_and_the_reverse(model, tmp_path):
     with pytest.raises((OSError, ValueError)):
         model.save(tmp_path / "folder.keras")
     (tmp_path / "mnist.npz").mkdir()
-    with pytest.raises(FileNotFoundError, match="no MNIST in the folder"):
+    with pytest.raises(FileNotFoundError, match="no MNIST in"):
         mnist.load(tmp_path)
     with pytest.raises(ValueError, match="no van Hateren images in"):
         van_hateren.patches(tmp_path / "folder.keras")
@@ -262,7 +263,7 @@ class TestMnist:
                 asked.append(size)
                 return idx(arrays["x_train"]) + b"0" * (size - limit + 1)
 
-        monkeypatch.setattr(mnist.gzip, "open", lambda *_: Endless())
+        monkeypatch.setattr(mnist, "unpacked", lambda _: Endless())
         with pytest.raises(ValueError, match="train-images.*truncated or too long"):
             mnist.load(tmp_path)
         assert asked == [limit]

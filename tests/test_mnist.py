@@ -32,22 +32,31 @@ def idx(array):
 
 
 def write(folder, arrays, form):
+    folder.mkdir(parents=True, exist_ok=True)
     if form == "npz":
         np.savez_compressed(folder / "mnist.npz", **arrays)
         return
     for name, file in mnist.FILES.items():
         data = idx(arrays[name])
-        if form == "gz":
-            (folder / (file + ".gz")).write_bytes(gzip.compress(data))
-        else:
-            (folder / file).write_bytes(data)
+        if form in ("gz", "gz without its ending"):
+            data = gzip.compress(data)
+        if form in ("gz", "unpacked with its ending"):
+            file += ".gz"
+        if form == "dot":
+            file = file.replace("-idx", ".idx")
+        (folder / file).write_bytes(data)
 
 
-@pytest.mark.parametrize("form", ("npz", "idx", "gz"))
+@pytest.mark.parametrize(
+    "form",
+    ("npz", "idx", "gz", "dot", "gz without its ending", "unpacked with its ending"),
+)
 @pytest.mark.parametrize("how", ("path", "environment"))
-def test_round_trip(form, how, tmp_path, monkeypatch):
+@pytest.mark.parametrize("inside", ("", "mnist", "MNIST/raw", "raw"))
+def test_round_trip(form, how, inside, tmp_path, monkeypatch):
+    """The folder given may be that of the files, of torchvision, or of all data."""
     arrays = small(monkeypatch)
-    write(tmp_path, arrays, form)
+    write(tmp_path / inside, arrays, form)
     if how == "environment":
         monkeypatch.setenv("DEEN_DATA", str(tmp_path))
     digits = mnist.load(tmp_path if how == "path" else None)
@@ -120,8 +129,38 @@ def test_a_damaged_idx_file_is_named(change, message, tmp_path, monkeypatch):
 def test_a_truncated_gzip_is_named(tmp_path, monkeypatch):
     write(tmp_path, small(monkeypatch), "gz")
     file = tmp_path / (mnist.FILES["y_test"] + ".gz")
-    file.write_bytes(file.read_bytes()[:-4])
-    with pytest.raises(ValueError, match="t10k-labels.*damaged"):
+    data = file.read_bytes()
+    for damaged in (data[:-4], data[:15], data[:12] + b"xxxx" + data[16:]):
+        file.write_bytes(damaged)
+        with pytest.raises(ValueError, match="t10k-labels.*damaged"):
+            mnist.load(tmp_path)
+
+
+def test_three_of_four_files_are_not_mnist(tmp_path, monkeypatch):
+    arrays = small(monkeypatch)
+    write(tmp_path, arrays, "idx")
+    (tmp_path / mnist.FILES["y_test"]).unlink()
+    with pytest.raises(FileNotFoundError, match="no MNIST in .*the four files"):
+        mnist.load(tmp_path)
+    write(tmp_path / "raw", arrays, "idx")
+    assert len(mnist.load(tmp_path).identity) == 4
+
+
+@pytest.mark.parametrize(
+    "error, wanted",
+    [
+        (PermissionError(13, "Permission denied"), PermissionError),
+        (EOFError(), ValueError),
+    ],
+)
+def test_what_the_system_refuses_is_no_damage(error, wanted, tmp_path, monkeypatch):
+    write(tmp_path, small(monkeypatch), "idx")
+
+    def refuse(file):
+        raise error
+
+    monkeypatch.setattr(mnist, "unpacked", refuse)
+    with pytest.raises(wanted):
         mnist.load(tmp_path)
 
 
@@ -130,7 +169,7 @@ def test_a_place_without_mnist_says_what_to_put_there(tmp_path):
         FileNotFoundError, match="put mnist.npz there, or the four files"
     ):
         mnist.load(tmp_path)
-    with pytest.raises(FileNotFoundError, match="no such file or folder"):
+    with pytest.raises(FileNotFoundError, match="no such file or folder: .*nowhere$"):
         mnist.load(tmp_path / "nowhere")
 
 

@@ -6,6 +6,7 @@ import shutil
 import socket
 import sys
 import tarfile
+import warnings
 import zipfile
 
 import h5py
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from deen_tf.datasets import image_files, patch_cache
+from deen_tf.datasets import archives, patch_cache
 from deen_tf.datasets import van_hateren as vh
 
 SHAPE = (1024, 1536)
@@ -230,9 +231,9 @@ def bad_file(folder, kind):
     if kind == "misnamed":
         (folder / "forest.iml").write_bytes(good)
         return "forest.iml", "not named like imk00001.iml"
-    if kind == "foreign":
-        (folder / "README.txt").write_text("hello")
-        return "README.txt", "not named like imk00001.iml"
+    if kind == "circle":
+        (folder / "imk00002.iml").symlink_to("imk00002.iml")
+        return "imk00002.iml", "not a regular file"
     if kind == "twice":
         (folder / "imk00001.imc").write_bytes(good)
         return "imk00001.iml", "the same photograph twice"
@@ -256,7 +257,7 @@ def bad_file(folder, kind):
 
 @pytest.mark.parametrize(
     "kind",
-    ["truncated", "too long", "empty", "misnamed", "foreign", "twice", "little-endian"]
+    ["truncated", "too long", "empty", "misnamed", "circle", "twice", "little-endian"]
     + ["random bytes", "zeros", "broken link", "pipe"],
 )
 def test_a_bad_file_is_named_and_refused_or_skipped(folder, tmp_path, kind):
@@ -273,7 +274,7 @@ def test_a_bad_file_is_named_and_refused_or_skipped(folder, tmp_path, kind):
         same(p, vh.patches(folder, cache=cache, skip_bad=True, **ARGUMENTS))
 
 
-@pytest.mark.parametrize("kind", ["foreign", "truncated", "zeros"])
+@pytest.mark.parametrize("kind", ["circle", "truncated", "zeros"])
 def test_the_rest_is_what_it_would_be_without_the_bad_file(folder, kind):
     wanted = vh.patches(folder, **ARGUMENTS)
     bad_file(folder, kind)
@@ -281,24 +282,42 @@ def test_the_rest_is_what_it_would_be_without_the_bad_file(folder, kind):
         same(wanted, vh.patches(folder, skip_bad=True, **ARGUMENTS))
 
 
-def test_what_operating_systems_leave_behind_is_passed_over(folder, tmp_path):
+@pytest.mark.parametrize("skip_bad", (False, True))
+def test_what_is_not_named_like_an_image_is_passed_over(folder, tmp_path, skip_bad):
     wanted = vh.patches(folder, **ARGUMENTS)
     files = contents(folder) | {"__MACOSX/a/._imk00001.iml": b"x", "a/.DS_Store": b"x"}
-    pack_zip(tmp_path / "mac.zip", files | {"a/Thumbs.db": b"x"})
-    same(wanted, vh.patches(tmp_path / "mac.zip", **ARGUMENTS))
+    pack_zip(tmp_path / "a.zip", files | {"a/Thumbs.db": b"x", "../README": b"x"})
+    for name in ("README", ".DS_Store", "._imk00001.iml", "convert.py", "imk00001.png"):
+        (folder / name).write_text("hello")
+    (folder / "loop").symlink_to("loop")
+    (folder / "gone").symlink_to("nowhere")
+    (folder / "imk00099.iml").mkdir()
+    for path in (folder, tmp_path / "a.zip"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            cache = tmp_path / f"{path.name}.h5"
+            for _ in range(2):
+                same(
+                    wanted,
+                    vh.patches(path, cache=cache, skip_bad=skip_bad, **ARGUMENTS),
+                )
 
 
 def test_nothing_usable(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no van Hateren images at .*nowhere"):
+    with pytest.raises(FileNotFoundError, match="no such file or folder: .*nowhere"):
         vh.patches(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="no van Hateren images in"):
         vh.patches(tmp_path)
     (tmp_path / "notes.txt").write_text("hello")
+    (tmp_path / "loop.iml").symlink_to("loop.iml")
     for skip_bad in (False, True):
-        with pytest.raises(
-            ValueError, match="no van Hateren images in .*notes.txt: not named"
-        ):
+        with pytest.raises(ValueError, match="van Hateren images in .*loop.iml: not"):
             vh.patches(tmp_path, skip_bad=skip_bad)
+    (tmp_path / "loop.iml").unlink()
+    with pytest.raises(
+        ValueError, match="van Hateren images in .*notes.txt: not named"
+    ):
+        vh.patches(tmp_path)
     write(tmp_path / "imk00001.iml", np.full(SHAPE, 7))
     with pytest.raises(ValueError, match="correlate by 0.00"):
         vh.image("imk00001", tmp_path)
@@ -383,11 +402,6 @@ def test_damaged_archives(folder, tmp_path):
         vh.patches(tmp_path / "really_a_tar.zip")
 
 
-def test_no_more_of_a_member_is_read_than_an_image_has():
-    stream = io.BytesIO(bytes(image_files.BYTES + 10_000))
-    assert len(image_files._bytes(lambda: stream)) == image_files.BYTES + 1
-
-
 # ------------------------------------------------------------------ cache
 
 
@@ -395,9 +409,9 @@ def test_no_more_of_a_member_is_read_than_an_image_has():
 def reads(monkeypatch):
     """The number of image files read so far."""
     counted = []
-    original = image_files._bytes
+    original = archives._bytes
     monkeypatch.setattr(
-        image_files, "_bytes", lambda *a: counted.append(a) or original(*a)
+        archives, "_bytes", lambda *a: counted.append(a) or original(*a)
     )
     return counted
 
@@ -472,26 +486,116 @@ def test_one_image_more_or_less_makes_another_cache(folder, tmp_path):
     )
 
 
-def test_a_cache_cut_short_is_made_again(folder, tmp_path):
+@pytest.fixture
+def cached(folder, tmp_path):
+    """A cache, and the patches in it."""
     cache = tmp_path / "cache.h5"
     vh.patches(folder, cache=cache, **ARGUMENTS)
-    wanted = vh.patches(folder, **ARGUMENTS)
+    return cache, vh.patches(folder, **ARGUMENTS)
+
+
+@pytest.mark.parametrize("part", (0, 0.001, 0.01, 0.5, 0.99))
+def test_a_cache_cut_short_is_made_again(cached, folder, part):
+    cache, wanted = cached
     data = cache.read_bytes()
-    for length in (0, 8, 100, len(data) // 2):
-        cache.write_bytes(data[:length])
+    cache.write_bytes(data[: int(part * len(data))])
+    with pytest.warns(
+        UserWarning, match="cache.h5 is damaged, its patches are cut anew"
+    ):
+        same(wanted, vh.patches(folder, cache=cache, **ARGUMENTS))
+    assert cache.stat().st_size == len(data)
+
+
+def swapped(file):
+    one, other = list(file["train"])
+    file.move(f"train/{one}", "aside")
+    file.move(f"train/{other}", f"train/{one}")
+    file.move("aside", f"train/{other}")
+
+
+def renamed(file):
+    (name,) = file["test"]
+    file.move(f"test/{name}", "test/imk00009.iml")
+
+
+def rewritten(file, change):
+    (name,) = file["test"]
+    part = file["test"][name]
+    part[...] = change(part[()])
+
+
+def in_another_type(file):
+    (name,) = file["test"]
+    x, attributes = file["test"][name][()], dict(file["test"][name].attrs)
+    del file["test"][name]
+    file["test"][name] = x.astype("float64")
+    file["test"][name].attrs.update(attributes)
+
+
+CHANGES = {
+    "filled with NaN": lambda file: rewritten(file, lambda x: x * np.nan),
+    "one last bit": lambda file: rewritten(
+        file,
+        lambda x: np.where(np.arange(x.size).reshape(x.shape), x, np.nextafter(x, 9)),
+    ),
+    "another order": lambda file: rewritten(file, lambda x: x[::-1]),
+    "another sha256": lambda file: file.attrs.update({"sha256": 64 * "0"}),
+    "another source": lambda file: file.attrs.update({"source": vh.PHOTOGRAPHS}),
+    "another count": lambda file: file.attrs.update({"dropped": '{"flat": 1}'}),
+    "no checksum": lambda file: file.attrs.__delitem__("checksum"),
+    "fewer patches": lambda file: next(iter(file["test"].values())).resize(7, axis=0),
+    "an image missing": lambda file: file["train"].__delitem__(next(iter(file["train"]))),
+    "images swapped": swapped,
+    "an image renamed": renamed,
+    "another type": in_another_type,
+    "a split missing": lambda file: file.__delitem__("validation"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_cache_proves_its_content_before_it_is_served(cached, folder, change):
+    cache, wanted = cached
+    with h5py.File(cache, "r+") as file:
+        CHANGES[change](file)
+    with pytest.warns(
+        UserWarning, match="cache.h5 is damaged, its patches are cut anew"
+    ):
+        same(wanted, vh.patches(folder, cache=cache, **ARGUMENTS))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
         same(wanted, vh.patches(folder, cache=cache, **ARGUMENTS))
 
 
-def test_a_damaged_chunk_is_named(folder, tmp_path):
-    cache = tmp_path / "cache.h5"
+def test_any_flipped_bit_of_a_cache_is_harmless(cached, folder):
+    """It is seen, or it lies where nothing is kept."""
+    cache, wanted = cached
+    data, rng = cache.read_bytes(), np.random.default_rng(0)
+    seen = 0
+    for at in rng.integers(len(data), size=40):
+        changed = bytearray(data)
+        changed[at] ^= 1 << rng.integers(8)
+        cache.write_bytes(changed)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                p = vh.patches(folder, cache=cache, **ARGUMENTS)
+            except ValueError as error:  # its mark as a cache is lost
+                assert "is not a cache of patches" in str(error)
+                continue
+            same(wanted, p)
+        seen += bool(caught)
+    assert seen > 20
+
+
+def test_a_chunk_damaged_after_it_was_proved_is_named(cached, folder):
+    cache, _ = cached
     p = vh.patches(folder, cache=cache, **ARGUMENTS)
-    name = p.images["test"][0]
+    (name,) = p.images["test"]
     with h5py.File(cache) as file:
         place = file["test"][name].id.get_chunk_info(0).byte_offset
-    data = bytearray(cache.read_bytes())
-    data[place + 100] ^= 1
-    cache.write_bytes(data)
-    p = vh.patches(folder, cache=cache, **ARGUMENTS)
+    with open(cache, "r+b") as stream:
+        stream.seek(place + 100)
+        stream.write(b"\0\0\0\1")
     assert len(p.train) == 60
     with pytest.raises(OSError, match=f"cache.h5 is damaged at test/{name}: delete it"):
         _ = p.test
@@ -557,19 +661,30 @@ def test_photographs_stand_in_without_network(monkeypatch, tmp_path):
 
 
 def test_where_images_are_looked_for(folder, tmp_path, monkeypatch):
+    """--data DIR and DEEN_DATA=DIR are the same: the images, or `van_hateren` in it."""
     data = tmp_path / "data"
     data.mkdir()
+    (data / "mnist.npz").touch()
     monkeypatch.setenv("DEEN_DATA", str(data))
-    assert vh.find() is None
+    assert vh.find() is None  # for other data
+    with pytest.raises(ValueError, match="no van Hateren images in .*mnist.npz: not"):
+        vh.names(data)
     folder.rename(data / "van_hateren")
+    assert vh.names() == vh.names(data) == vh.names(data / "van_hateren") == NAMES
+    same(vh.patches(**ARGUMENTS), vh.patches(data, **ARGUMENTS))
+    x = vh.image("imk00001")
+    np.testing.assert_array_equal(x, vh.image("imk00001", data))
+    monkeypatch.setenv("DEEN_DATA", str(data / "van_hateren"))
     assert vh.names() == NAMES
-    assert vh.patches(**ARGUMENTS).source == "van Hateren"
     assert (
         vh.patches(vh.PHOTOGRAPHS, size=16, per_image=5).source
         == "scikit-image photographs"
     )
     one = data / "van_hateren" / NAMES[1]
     assert vh.names(one) == [NAMES[1]]
+    monkeypatch.setenv("DEEN_DATA", str(tmp_path / "mistyped"))
+    with pytest.raises(FileNotFoundError, match="mistyped .named by DEEN_DATA."):
+        vh.patches(**ARGUMENTS)
 
 
 @pytest.mark.parametrize(

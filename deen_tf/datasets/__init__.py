@@ -1,8 +1,33 @@
-"""Data of others: MNIST, van Hateren's natural images. (Laws are in `deen_tf.laws`.)"""
+"""Data of others: MNIST, van Hateren's natural images, photographs to denoise.
+
+(Laws are in `deen_tf.laws`.) Where data are looked for is one rule for all of them: the
+`path` given, which a script calls `--data`, else the folder that the environment variable
+DEEN_DATA names. Either may be the data set's own folder or file, or a folder of data, in
+which the set has one named after it: `mnist`, `van_hateren`, `bsds`.
+"""
 
 import importlib
+import os
 
-__all__ = ["mnist", "van_hateren"]
+__all__ = ["mnist", "photographs", "van_hateren"]
+
+
+def places(name, path=None):
+    """Return where the data set `name` may lie, the likeliest first; [] if nobody says.
+
+    Raises
+    ------
+    FileNotFoundError
+        If `path`, or the folder that DEEN_DATA names, does not exist.
+    """
+    given = os.environ.get("DEEN_DATA") if path is None else os.fspath(path)
+    if not given:
+        return []
+    if not os.path.exists(given):
+        source = " (named by DEEN_DATA)" * (path is None)
+        raise FileNotFoundError(f"no such file or folder: {given}{source}")
+    inside = os.path.join(given, name)
+    return [inside, given] if os.path.isdir(inside) else [given]
 
 
 def __getattr__(name):

@@ -1,119 +1,68 @@
-"""Image files: what is found in a folder, an archive or a single file, and what is refused.
+"""Image files of van Hateren's data base: what is found, what is refused, what is passed over.
 
-A listing is a pair: {name: function that reads it} and {name: why it is refused}. Archives
-are never extracted, and no more of a file is read than an image can hold.
+A listing is a pair: {name: function that reads it} and {name: why it is refused}.
 """
 
 import functools
 import hashlib
 import itertools
 import json
-import lzma
 import os
 import re
-import tarfile
-import zipfile
-import zlib
 
 import numpy as np
+
+from deen_tf.datasets import photographs
+from deen_tf.datasets.archives import DAMAGE, legible, members
 
 ROWS, COLUMNS = 1024, 1536
 BYTES = 2 * ROWS * COLUMNS
 # The first row is dark, the two outer columns on each side hold the image's mean.
 BORDER = 4
-DAMAGE = (OSError, EOFError, RuntimeError, ValueError, tarfile.TarError)
-DAMAGE += (zipfile.BadZipFile, zlib.error, lzma.LZMAError)
-PHOTOGRAPH_NAMES = (
-    "astronaut",
-    "brick",
-    "camera",
-    "chelsea",
-    "coffee",
-    "grass",
-    "gravel",
-    "rocket",
-)
-_NAME = re.compile(r"imk\d+\.im[lc]", re.IGNORECASE)
-_LITTER = {"thumbs.db", "desktop.ini"}  # of operating systems, with .* and __MACOSX/
-_TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+ENDINGS = (".iml", ".imc")
+_NAME = re.compile(r"imk\d{1,9}\.im[lc]")
 
 
 def listing(path, stack):
-    """Return ({name: function that reads it}, {name: why it is refused})."""
+    """Return ({name: function that reads it}, {name: why it is refused}).
+
+    What does not end in .iml or .imc is passed over. ValueError if no image is left.
+    """
     if path is None:
         return {
-            name: functools.partial(photograph, name) for name in PHOTOGRAPH_NAMES
+            name: functools.partial(photographs.scikit_image, name)
+            for name in photographs.SCIKIT_IMAGE
         }, {}
-    images, bad = {}, {}
+    images, bad, others = {}, {}, {}
     try:
-        for member, size, read in _members(path, stack):
+        for member, size, read in members(path, BYTES + 1, stack):
             parts = re.split(r"[\\/]", member)
-            name = parts[-1].lower()
-            if name.startswith(".") or name in _LITTER or "__MACOSX" in parts:
-                continue
-            if (
-                ".." in parts
-                or parts[0].endswith(":")
-                or (not parts[0] and len(parts) > 1)
+            name, shown = parts[-1].lower(), legible(member)
+            hidden = name.startswith(".") or "__MACOSX" in parts
+            if hidden or not name.endswith(ENDINGS):
+                others[shown] = "not named like imk00001.iml"
+            elif (
+                ".." in parts or parts[0].endswith(":") or (not parts[0] and parts[1:])
             ):
-                bad[member] = "its path leads out of the archive"
+                bad[shown] = "its path leads out of the archive"
             elif not _NAME.fullmatch(name):
-                bad[member] = "not named like imk00001.iml"
+                bad[shown] = "not named like imk00001.iml"
             elif size is None:
-                bad[member] = "not a regular file"
+                bad[shown] = "not a regular file"
             elif size != BYTES:
-                bad[member] = f"{size} bytes, where an image has {BYTES}"
+                bad[shown] = f"{size} bytes, where an image has {BYTES}"
             elif any(name[:-1] + kind in images for kind in "lc"):
-                bad[member] = "the same photograph twice"
+                bad[shown] = "the same photograph twice"
             else:
                 images[name] = read
     except DAMAGE as error:
         bad[os.path.basename(path)] = f"damaged or not such an archive ({error})"
     if not images:
+        refused = bad or others
         raise ValueError(
-            f"no van Hateren images in {path}{': ' * bool(bad)}{shown(bad)}"
+            f"no van Hateren images in {path}{': ' * bool(refused)}{listed(refused)}"
         )
     return images, bad
-
-
-def _members(path, stack):
-    """Yield (name, size or None if not a regular file, function that reads it)."""
-    if os.path.isdir(path):
-        for entry in sorted(os.scandir(path), key=lambda entry: entry.name):
-            if not entry.is_dir():
-                size = entry.stat().st_size if entry.is_file() else None
-                read = functools.partial(_bytes, open, entry.path, "rb")
-                yield entry.name, size, read
-    elif path.lower().endswith(".zip"):
-        archive = stack.enter_context(zipfile.ZipFile(path))
-        for info in archive.infolist():
-            if not info.is_dir():
-                read = functools.partial(_bytes, archive.open, info)
-                yield info.filename, info.file_size, read
-    elif path.lower().endswith(_TARS):
-        archive = stack.enter_context(tarfile.open(path))  # noqa: SIM115
-        for info in archive:
-            if not info.isdir():
-                size = info.size if info.isreg() else None
-                read = functools.partial(_bytes, archive.extractfile, info)
-                yield info.name, size, read
-    else:
-        read = functools.partial(_bytes, open, path, "rb")
-        yield os.path.basename(path), os.path.getsize(path), read
-
-
-def _bytes(opener, *arguments):
-    with opener(*arguments) as stream:
-        return stream.read(BYTES + 1)  # never more, whatever an archive's header says
-
-
-def photograph(name):
-    import skimage
-
-    pixels = getattr(skimage.data, name)()
-    if pixels.ndim == 3:
-        pixels = np.round(255 * skimage.color.rgb2gray(pixels)).astype("uint8")
-    return np.ascontiguousarray(pixels)
 
 
 def decode(data):
@@ -142,14 +91,18 @@ def _neighbours(pixels):
     return np.corrcoef(some[:, 1:].ravel(), some[:, :-1].ravel())[0, 1]
 
 
-def shown(bad):
-    some = "; ".join(f"{name}: {why}" for name, why in itertools.islice(bad.items(), 5))
+def listed(bad):
+    """Return the first five of {name: why}, on one line of bounded length."""
+    some = "; ".join(
+        f"{legible(name)}: {legible(why, 200)}"
+        for name, why in itertools.islice(bad.items(), 5)
+    )
     return some + (f"; and {len(bad) - 5} more" if len(bad) > 5 else "")
 
 
 def refusal(path, bad):
     return ValueError(
-        f"{len(bad)} unusable in {path}: {shown(bad)} (skip_bad=True goes on without)"
+        f"{len(bad)} unusable in {path}: {listed(bad)} (skip_bad=True goes on without)"
     )
 
 
@@ -162,12 +115,19 @@ def digest(read):
 
 
 def stamp(path):
-    """Return what changes whenever one of the files does, without reading them."""
+    """Return what changes whenever one of the images does, without reading them."""
     if path is None:
         return ""
-    inside = os.scandir(path) if os.path.isdir(path) else ()
-    files = sorted(entry.path for entry in inside if entry.is_file()) or [path]
-    stats = [(os.path.abspath(file), os.stat(file)) for file in files]
-    return json.dumps(
-        [[name, s.st_size, s.st_mtime_ns, s.st_ctime_ns] for name, s in stats]
-    )
+    files = [path]
+    if os.path.isdir(path):
+        names = filter(lambda name: name.lower().endswith(ENDINGS), os.listdir(path))
+        files = [os.path.join(path, name) for name in sorted(names)]
+    return json.dumps([[os.path.abspath(file), *_times(file)] for file in files])
+
+
+def _times(file):
+    try:
+        found = os.stat(file)
+    except OSError:  # a symbolic link that leads nowhere
+        return [None]
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]

@@ -1,22 +1,25 @@
 """MNIST: 60,000 training and 10,000 test digits of 28 x 28 pixels in [0, 1].
 
-Where it is looked for, in this order:
+Keras' `mnist.npz`, or the four idx files of the original under any of their names
+(`train-images-idx3-ubyte`, `train-images.idx3-ubyte`, with or without `.gz`, packed or not;
+torchvision's `MNIST/raw`), is looked for in
 
-1. the path given: Keras' `mnist.npz`, or a folder that holds it or the four idx files of
-   the original (`train-images-idx3-ubyte`, ..., also with `.gz`);
-2. the folder named by the environment variable DEEN_DATA, in the same way;
+1. the path given, a file or a folder;
+2. the folder named by the environment variable DEEN_DATA;
 3. Keras' cache and, if it is not there, Keras' download, with its checksum.
 
-Nothing ever stands in for it.
+In a folder, a folder `mnist` in it comes first. Nothing ever stands in for it.
 """
 
-import gzip
 import hashlib
+import itertools
 import os
-import zlib
 from typing import NamedTuple
 
 import numpy as np
+
+from deen_tf.datasets import places
+from deen_tf.datasets.archives import DAMAGE, unpacked
 
 NPZ_SHA256 = "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1"
 FILES = {
@@ -49,7 +52,7 @@ def load(path=None):
     Parameters
     ----------
     path : str, optional
-        A file or a folder; see the module's docstring for what is done without it.
+        A file or a folder; see the module's docstring.
 
     Returns
     -------
@@ -62,26 +65,18 @@ def load(path=None):
     ValueError
         If a file is damaged or is not MNIST; the file is named.
     """
+    for place in places("mnist", path):
+        if files := [place] if os.path.isfile(place) else _files_in(place):
+            return _read(files)
     if path is not None:
-        return _read(os.fspath(path))
-    folder = os.environ.get("DEEN_DATA")
-    if folder and _files_in(folder):
-        return _read(folder)
-    return _read(_keras_file())
+        raise FileNotFoundError(
+            f"no MNIST in {path}: put mnist.npz there, or the four files "
+            f"{', '.join(FILES.values())} (also .gz)"
+        )
+    return _read([_keras_file()])
 
 
-def _read(path):
-    if os.path.isdir(path):
-        files = _files_in(path)
-        if not files:
-            raise FileNotFoundError(
-                f"no MNIST in the folder {path}: put mnist.npz there, or the four files "
-                f"{', '.join(FILES.values())} (also .gz)"
-            )
-    elif os.path.isfile(path):
-        files = [path]
-    else:
-        raise FileNotFoundError(f"no such file or folder: {path}")
+def _read(files):
     if len(files) == 1:
         arrays = _read_npz(files[0])
     else:
@@ -107,17 +102,21 @@ def _read(path):
 
 def _files_in(folder):
     """Return [npz], or the four idx files, or [] if neither is complete."""
-    npz = os.path.join(folder, "mnist.npz")
-    if os.path.isfile(npz):
-        return [npz]
-    found = []
-    for name in FILES.values():
-        for ending in ("", ".gz"):
-            file = os.path.join(folder, name + ending)
-            if os.path.isfile(file):
-                found.append(file)
-                break
-    return found if len(found) == len(FILES) else []
+    for inside in ("", os.path.join("MNIST", "raw"), "raw"):
+        stem = os.path.join(folder, inside)
+        if os.path.isfile(npz := os.path.join(stem, "mnist.npz")):
+            return [npz]
+        found = [_first(stem, name) for name in FILES.values()]
+        if all(found):
+            return found
+    return []
+
+
+def _first(folder, name):
+    """Return the idx file of this name, under whichever of its spellings there is."""
+    spellings = itertools.product((name, name.replace("-idx", ".idx")), ("", ".gz"))
+    files = (os.path.join(folder, a + b) for a, b in spellings)
+    return next(filter(os.path.isfile, files), None)
 
 
 def _read_npz(file):
@@ -143,12 +142,13 @@ def _read_npz(file):
 
 def _read_idx(file, shape):
     """Read an idx file: magic (0, 0, 8 = uint8, rank), big-endian sizes, then the bytes."""
-    opener = gzip.open if file.endswith(".gz") else open
     header = 4 + 4 * len(shape)
     try:
-        with opener(file, "rb") as stream:
+        with unpacked(file) as stream:
             data = stream.read(header + int(np.prod(shape)) + 1)  # never more
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+    except DAMAGE as error:
+        if getattr(error, "errno", None):  # the system's, not the file's
+            raise
         raise ValueError(f"{file} is damaged: {error}") from None
     if len(data) < header or data[:4] != bytes([0, 0, 8, len(shape)]):
         raise ValueError(f"{file} is not an idx file of {len(shape)}-dimensional bytes")

@@ -3,23 +3,25 @@
 import contextlib
 import functools
 import hashlib
-import io
 import itertools
 import json
 import os
 import uuid
+import warnings
 import zlib
 
 import numpy as np
 
-from deen_tf.atomic import replacing
+from deen_tf import atomic
 from deen_tf.checks import output_folder, whole
-from deen_tf.datasets.image_files import DAMAGE, decode, digest, refusal, stamp
+from deen_tf.datasets.archives import DAMAGE
+from deen_tf.datasets.image_files import decode, digest, refusal, stamp
+from deen_tf.images import windows
 
 SPLITS = ("train", "validation", "test")
 SATURATED = 0.01  # of a patch at the image's largest value: the camera clipped it
 CHUNK = 256  # patches in a chunk of the cache
-FORMAT = "deen_tf patches 1"
+FORMAT = "deen_tf patches 2"
 
 
 class Patches:
@@ -143,7 +145,7 @@ def cut_all(file, images, bad, settings, path, progress):
     """Write the patches of all images and what was found on the way into `file`."""
     from tqdm.auto import tqdm
 
-    show = {"disable": not progress, "leave": False}
+    show = {"disable": None if progress else True, "leave": False}
     digests, used, dropped = {}, [], {"flat": 0, "saturated": 0}
     if settings["skip_bad"]:  # known before the images are shared out
         for name, read in tqdm(list(images.items()), "checking images", **show):
@@ -190,6 +192,7 @@ def cut_all(file, images, bad, settings, path, progress):
     file.attrs["dropped"] = json.dumps(dropped)
     # As data, because attributes end at 64 KiB.
     file["files"], file["skipped"] = json.dumps(digests), json.dumps(bad)
+    file.attrs["checksum"] = checksum(file)
 
 
 def _allot(names, splits, seed, path):
@@ -214,15 +217,15 @@ def _cut(name, pixels, settings):
     """Return good patches (n, size^2) and how many were flat and saturated."""
     size, number = settings["size"], settings["per_image"]
     random = np.random.default_rng([settings["seed"], zlib.crc32(name.encode())])
-    windows = np.lib.stride_tricks.sliding_window_view(pixels, (size, size))
+    places = windows(pixels, (size, size))
     if settings["grid"]:
-        cells = windows[::size, ::size]
+        cells = places[::size, ::size]
         count = cells.shape[0] * cells.shape[1]
         number = count if number is None else min(number, count)
         chosen = np.sort(random.choice(count, number, replace=False))
         cut = cells[np.unravel_index(chosen, cells.shape[:2])]
     else:
-        cut = windows[tuple(random.integers(windows.shape[:2], size=(number, 2)).T)]
+        cut = places[tuple(random.integers(places.shape[:2], size=(number, 2)).T)]
     cut = cut.reshape(len(cut), size**2)
     flat = cut.max(1) == cut.min(1)
     saturated = ((cut == pixels.max()).mean(1) >= SATURATED) & ~flat
@@ -245,45 +248,31 @@ def new_file(cache):
         yield h5py.File(uuid.uuid4().hex, "w", driver="core", backing_store=False)
         return
     output_folder(os.path.dirname(os.path.abspath(cache)))
-    with replacing(cache) as temporary, _Disk(temporary, "w+") as disk:
-        with h5py.File(disk, "w") as file:
-            yield file
-        if disk.failure:
-            raise disk.failure
+    with atomic.hdf5(cache) as file:
+        yield file
 
 
-class _Disk(io.FileIO):
-    """A file that keeps its first error for later: HDF5 crashes if a write fails."""
-
-    failure = None
-
-    def write(self, data):
-        size = len(data)
-        try:
-            while len(data) and not self.failure:
-                data = data[super().write(data) :]
-        except OSError as error:  # the disk is full
-            self.failure = error
-        return size
-
-    def truncate(self, size=None):
-        try:
-            return super().truncate(size)
-        except OSError as error:
-            self.failure = self.failure or error
-
-    def readinto(self, buffer):
-        size = super().readinto(buffer)
-        if self.failure:  # what was not written
-            buffer[size:] = bytes(len(buffer) - size)
-            return len(buffer)
-        return size
+def checksum(file):
+    """Return the sha256 of all that is taken from a cache: settings, names, sums, patches."""
+    digest = hashlib.sha256()
+    for key in sorted(file.attrs.keys() - {"checksum"}):
+        digest.update(f"{key} {file.attrs[key]}\n".encode())
+    for key in ("stamp", "files", "skipped"):
+        digest.update(file[key][()] + b"\n")
+    for split in SPLITS:
+        for name, part in file[split].items():
+            digest.update(
+                f"{split}/{name} {part.shape} {part.attrs['sha256']}\n".encode()
+            )
+            digest.update(part[()].tobytes())
+    return digest.hexdigest()
 
 
 def matching(cache, settings, path, images, bad):
     """Return the open cache if it holds these patches of these files, else None.
 
-    ValueError if `cache` is something else, which must not be overwritten.
+    A damaged one is named in a warning. ValueError if `cache` is something else, which must
+    not be overwritten.
     """
     if not os.path.exists(cache):
         return None
@@ -296,14 +285,12 @@ def matching(cache, settings, path, images, bad):
         raise foreign
     try:
         file = open_cache(cache)
-        ours = "format" in file.attrs
-    except (OSError, RuntimeError):
-        return None  # cut short or damaged
-    if not ours:
-        raise foreign
-    try:
+        if "format" not in file.attrs:
+            raise foreign
         if file.attrs["format"] != FORMAT or file.attrs["settings"] != settings:
             return None
+        if file.attrs["checksum"] != checksum(file):
+            raise OSError("its checksum is that of other patches")
         files, skipped = (json.loads(file[key][()]) for key in ("files", "skipped"))
         if (
             files.keys() != images.keys()
@@ -315,6 +302,11 @@ def matching(cache, settings, path, images, bad):
             digest(read) != files[name] for name, read in images.items()
         ):
             return None
-    except (OSError, LookupError, RuntimeError, TypeError, ValueError):
+    except (OSError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        if error is foreign:
+            raise
+        warnings.warn(
+            f"{cache} is damaged, its patches are cut anew: {error}", stacklevel=3
+        )
         return None
     return file

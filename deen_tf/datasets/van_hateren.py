@@ -26,15 +26,16 @@ import warnings
 import numpy as np
 
 from deen_tf.checks import as_points, positive, whole
+from deen_tf.datasets import photographs as _photographs
+from deen_tf.datasets import places
+from deen_tf.datasets.archives import DAMAGE
 from deen_tf.datasets.image_files import (
     BORDER,
-    DAMAGE,
-    PHOTOGRAPH_NAMES,
+    ENDINGS,
     decode,
+    listed,
     listing,
-    photograph,
     refusal,
-    shown,
     stamp,
 )
 from deen_tf.datasets.patch_cache import (
@@ -66,9 +67,10 @@ def patches(
     Parameters
     ----------
     path : str, optional
-        A folder, .zip, .tar(.gz) or single .iml/.imc file. By default the folder
-        `van_hateren` in the folder that the environment variable DEEN_DATA names, if it
-        exists; else the photographs of scikit-image, which path=PHOTOGRAPHS asks for.
+        A folder, .zip, .tar(.gz) or single .iml/.imc file, or a folder of data with
+        `van_hateren` in it. By default the folder that the environment variable DEEN_DATA
+        names, if it is one of these; else the photographs of scikit-image, which
+        path=PHOTOGRAPHS asks for. What is not named like an image is passed over.
     size : int
         Side of a patch in pixels; d = size^2.
     per_image : int or None
@@ -85,9 +87,10 @@ def patches(
         An HDF5 file to take the patches from if it was made with these settings from these
         files, and to write otherwise. Without it the patches are held in memory.
     skip_bad : bool
-        Go on without files that cannot be used, with a warning that names them; else refuse.
+        Go on without images that cannot be used, with a warning that names them; else
+        refuse.
     progress : bool
-        Show a progress bar.
+        Show a progress bar, where standard error is a terminal.
 
     Returns
     -------
@@ -139,23 +142,18 @@ def patches(
 
 
 def find(path=None):
-    """Return where the images are: `path`, else DEEN_DATA/van_hateren, else None.
+    """Return where the images are: in `path`, else in DEEN_DATA (see `datasets`), else None.
 
     None, also if path is PHOTOGRAPHS, means that the photographs of scikit-image stand in.
     FileNotFoundError if another `path` is given and does not exist.
     """
     if path == PHOTOGRAPHS:
         return None
-    if path is not None:
-        if not os.path.exists(path):
-            raise FileNotFoundError(
-                f"no van Hateren images at {path}: give a folder, .zip or .tar(.gz) that "
-                "holds imk00001.iml and the like"
-            )
-        return os.fspath(path)
-    data = os.environ.get("DEEN_DATA")
-    folder = os.path.join(data, "van_hateren") if data else ""
-    return folder if os.path.exists(folder) else None
+    found = places("van_hateren", path)
+    if path is None and len(found) == 1:  # DEEN_DATA may be for other data
+        inside = os.listdir(found[0]) if os.path.isdir(found[0]) else ()
+        found = found * any(name.lower().endswith(ENDINGS) for name in inside)
+    return found[0] if found else None
 
 
 def names(path=None):
@@ -195,7 +193,8 @@ def photographs():
     dict
         Name -> grayscale pixels, (height, width), uint8, gamma-encoded.
     """
-    return {name: photograph(name) for name in PHOTOGRAPH_NAMES}
+    names = _photographs.SCIKIT_IMAGE
+    return {name: _photographs.scikit_image(name) for name in names}
 
 
 def overall_std(x):
@@ -234,6 +233,6 @@ def restore(z, mean, scale):
 
 def _warned(result):
     if result.skipped:
-        message = f"{len(result.skipped)} files skipped: {shown(result.skipped)}"
+        message = f"{len(result.skipped)} files skipped: {listed(result.skipped)}"
         warnings.warn(message, stacklevel=3)
     return result

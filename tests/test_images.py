@@ -1,10 +1,13 @@
 """Whole photographs: the average of shifted denoisings against a plain loop over pixels."""
 
+import sys
+import tracemalloc
+
 import numpy as np
 import pytest
 
 import deen_tf as deen
-from deen_tf.images import denoise_image
+from deen_tf.images import denoise_image, windows
 
 
 class Linear:
@@ -21,25 +24,39 @@ def random_linear(d, seed=0):
     return Linear(np.random.default_rng(seed).normal(size=(d, d)) / d**0.5)
 
 
+class OfImages(Linear):
+    """The same, of patches that have a shape."""
+
+    def __init__(self, point_shape, seed=0, sigma=0.5):
+        self.point_shape = point_shape
+        d = int(np.prod(point_shape))
+        super().__init__(random_linear(d, seed).matrix, sigma)
+
+    def denoise(self, z):
+        assert z.shape[1:] == self.point_shape
+        return super().denoise(z.reshape(len(z), -1)).reshape(z.shape)
+
+
 def slowly(model, image, noise_level, stride, shape):
-    """Every pixel's average, one patch at a time."""
+    """Every pixel's average, one patch at a time; image (rows, columns, channels)."""
     height, width = shape
     tops, lefts = (
         [*range(0, side - patch, stride), side - patch]
-        for side, patch in zip(image.shape, shape, strict=True)
+        for side, patch in zip(image.shape, shape, strict=False)
     )
     answers = [[[] for _ in row] for row in image]
     factor = model.sigma / noise_level
+    point = getattr(model, "point_shape", (-1,))
     for top in tops:
         for left in lefts:
             patch = image[top : top + height, left : left + width]
-            mean = patch.mean()
-            z = (patch - mean).reshape(1, -1) * factor
-            x_hat = model.denoise(z).reshape(shape) / factor + mean
+            mean = patch.mean((0, 1))
+            z = (patch - mean).reshape(1, *point) * factor
+            x_hat = model.denoise(z).reshape(patch.shape) / factor + mean
             for i in range(height):
                 for j in range(width):
                     answers[top + i][left + j].append(x_hat[i, j])
-    return np.array([[np.mean(a) for a in row] for row in answers])
+    return np.array([[np.mean(a, axis=0) for a in row] for row in answers])
 
 
 @pytest.mark.parametrize(
@@ -59,6 +76,68 @@ def test_average_over_all_patches_that_cover_a_pixel(size, shape, stride):
     np.testing.assert_allclose(
         answer, slowly(model, image, 0.8, stride, shape), atol=2e-5
     )
+
+
+def test_colours_are_denoised_one_by_one_by_a_model_of_grayscale():
+    image = np.random.default_rng(6).normal((1, 5, 9), 2, size=(9, 14, 3))
+    for model in (random_linear(16), OfImages((4, 4)), OfImages((4, 4, 1))):
+        answer = denoise_image(model, image, 0.8, 3)
+        assert answer.shape == image.shape and answer.dtype == np.float32
+        for channel in range(3):
+            wanted = slowly(model, image[..., channel], 0.8, 3, (4, 4))
+            np.testing.assert_allclose(answer[..., channel], wanted, atol=4e-5)
+    np.testing.assert_array_equal(
+        denoise_image(model, image[..., :1], 0.8, 3),
+        denoise_image(model, image[..., 0], 0.8, 3)[..., None],
+    )
+
+
+@pytest.mark.parametrize("channels", (2, 3, 5))
+def test_channels_are_denoised_together_by_a_model_that_has_them(channels):
+    image = np.random.default_rng(7).normal(3, 2, size=(9, 11, channels))
+    model = OfImages((4, 3, channels))
+    answer = denoise_image(model, image, 0.8, 2)
+    wanted = slowly(model, image, 0.8, 2, (4, 3))
+    np.testing.assert_allclose(answer, wanted, atol=4e-5)
+
+
+def test_memory_holds_the_photograph_and_one_row_of_patches(monkeypatch):
+    """Twelve megapixels need 48 MB for the answer, and no more than that beside it."""
+    image = np.random.default_rng(8).normal(size=(1200, 1000)).astype("float32")
+
+    def peak(image):
+        tracemalloc.start()
+        answer = denoise_image(Linear(np.eye(256)), image, 0.5, 8)
+        most = tracemalloc.get_traced_memory()[1] - answer.nbytes
+        tracemalloc.stop()
+        return most
+
+    # Whether each pixel is finite is one byte; the patches of a row 10 kB, in some copies;
+    # the rows that patches still reach 16 of 1200, in float64.
+    assert peak(image) < 0.5 * image.nbytes
+    colours = np.repeat(image[:600, :, None], 3, 2)
+    assert peak(colours) < 0.5 * colours.nbytes
+
+
+def test_a_bar_where_somebody_watches(monkeypatch, capsys):
+    image = np.zeros((12, 10, 3))
+    denoise_image(Linear(np.eye(16)), image, progress=True)
+    assert not capsys.readouterr().err
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    denoise_image(Linear(np.eye(16)), image)
+    assert not capsys.readouterr().err
+    denoise_image(Linear(np.eye(16)), image, progress=True)
+    assert "rows of patches" in (shown := capsys.readouterr().err) and "/9 [" in shown
+
+
+@pytest.mark.parametrize("shape", ((7, 9), (7, 9, 3)))
+def test_windows(shape):
+    image = np.random.default_rng(9).normal(size=shape)
+    view = windows(image, (3, 4))
+    assert view.shape == (5, 6, 3, 4, *shape[2:]) and np.shares_memory(view, image)
+    for i in range(5):
+        for j in range(6):
+            np.testing.assert_array_equal(view[i, j], image[i : i + 3, j : j + 4])
 
 
 def test_a_model_that_changes_nothing_changes_nothing():
@@ -125,7 +204,18 @@ def test_a_trained_model():
     "arguments, message",
     [
         ({"image": np.zeros((3, 9))}, "at least one patch of 4 x 4, got"),
-        ({"image": np.zeros((9, 9, 3))}, "image must have shape"),
+        (
+            {"image": np.zeros((9, 9, 4))},
+            r"width\) or \(height, width, 3\), got \(9, 9, 4",
+        ),
+        ({"image": np.zeros((1, 9, 9, 3))}, r"image must have shape \(height, width"),
+        (
+            {"image": np.zeros((9, 9)), "model": OfImages((4, 4, 3))},
+            r"image must have shape \(height, width, 3\), got \(9, 9\)",
+        ),
+        ({"model": OfImages((4, 4, 1)), "shape": (2, 8)}, r"model's \(4, 4\), got"),
+        ({"model": OfImages((2, 2, 2, 2))}, "unknown dimensions"),
+        ({"model": Linear(np.eye(16), np.arange(1, 17))}, "one noise level, got"),
         ({"image": np.full((9, 9), np.nan)}, "image must be finite"),
         ({"stride": 5}, "stride must be at most 4"),
         ({"stride": 0}, "stride must be at least 1"),
