@@ -20,6 +20,7 @@ import warnings
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from deen_tf.checks import whole
 from deen_tf.datasets import places
@@ -81,7 +82,7 @@ def load(name, path=None, stand_in=False):
     FileNotFoundError
         If it is not found (and nothing may stand in) or `path` does not exist.
     ValueError
-        If a file is damaged or no 8-bit grayscale image, or photographs are missing.
+        If a file is damaged or no PNG of 8-bit grayscale, or photographs are missing.
     """
     if name not in SETS:
         raise ValueError(f"name must be one of {', '.join(SETS)}, got {name!r}")
@@ -199,17 +200,15 @@ def _checked(name, folder, files):
 
 
 def _decode(data, path):
-    from skimage import io as images
-
+    """Return the pixels of a PNG file, (height, width) uint8."""
     try:
-        pixels = images.imread(io.BytesIO(data))
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as picture:
+            if picture.mode == "L":
+                return np.asarray(picture)
+            mode = picture.mode
     except Exception as error:  # noqa: BLE001 (damage shows in many ways)
         raise ValueError(f"{path} is damaged or no PNG file ({error})") from None
-    if pixels.ndim != 2 or pixels.dtype != np.uint8:
-        raise ValueError(
-            f"{path} must be 8-bit grayscale, got {pixels.dtype} {pixels.shape}"
-        )
-    return pixels
+    raise ValueError(f"{path} must be grayscale of 8 bits, got a picture of {mode}")
 
 
 def _photographs(pixels, sums, source):
