@@ -3,10 +3,8 @@
     xi = x + sigma nu,  nu ~ N(0, I),    x_hat = f(xi)
 
 - median, then Gaussian filter (the paper's baseline, Sec. 4), sizes tuned on clean examples;
-- the Wiener filter: with mean m and covariance C of clean training data, the least-squares
-  LINEAR estimate, which is Eq. 11 for the Gaussian density N(m, C + sigma^2 I) of xi:
-      x_hat = m + C (C + sigma^2 I)^-1 (xi - m) = xi + sigma^2 psi(xi),
-      psi(xi) = -(C + sigma^2 I)^-1 (xi - m);
+- the Wiener filter, the best linear estimate: Eq. 11 for the Gaussian density with the mean
+  and covariance of clean training data (`deen_tf.laws.gaussian`);
 - non-local means, wavelet shrinkage and total variation of scikit-image, told the true
   noise level. Their one free strength can be tuned on clean examples too.
 
@@ -19,6 +17,7 @@ import contextlib
 import numpy as np
 
 from deen_tf.checks import as_points, image_shape, positive, whole
+from deen_tf.laws.gaussian import Gaussian, noise_levels
 
 
 def median_gaussian(xi, median_size=3, gaussian_sigma=1.0, shape=None):
@@ -89,69 +88,7 @@ def tune_median_gaussian(
     return {"median_size": m, "gaussian_sigma": s}, errors
 
 
-class Wiener:
-    """The best linear denoiser: a Gaussian density with the data's mean and covariance.
-
-    Parameters
-    ----------
-    train : array_like, shape (n, d)
-        Clean data, n >= 2.
-
-    Attributes
-    ----------
-    mean : ndarray, shape (d,)
-    variances : ndarray, shape (d,)
-        Eigenvalues of the covariance, ascending.
-    directions : ndarray, shape (d, d)
-        Their eigenvectors, in the columns.
-    """
-
-    def __init__(self, train):
-        train = as_points(train, name="train")
-        if len(train) < 2:
-            raise ValueError(f"train must hold two points or more, got {len(train)}")
-        self.mean = train.mean(0, dtype="float64")
-        covariance = np.zeros((train.shape[1], train.shape[1]))
-        for first in range(0, len(train), 8192):
-            centred = train[first : first + 8192] - self.mean
-            covariance += centred.T @ centred
-        variances, self.directions = np.linalg.eigh(covariance / len(train))
-        self.variances = np.maximum(variances, 0)  # rounding gives tiny negative ones
-
-    def denoise(self, xi, sigma):
-        """Return x_hat = m + C (C + sigma^2 I)^-1 (xi - m).
-
-        Parameters
-        ----------
-        xi : array_like, shape (n, d)
-        sigma : float or array_like, shape (n,)
-            Noise level, of all or of each point.
-
-        Returns
-        -------
-        ndarray, shape (n, d), float64
-        """
-        c, power = self._coordinates(xi, sigma)
-        return (
-            self.mean
-            + (c * (self.variances / (self.variances + power))) @ self.directions.T
-        )
-
-    def score(self, xi, sigma):
-        """Return psi = -(C + sigma^2 I)^-1 (xi - m), shape (n, d), float64."""
-        c, power = self._coordinates(xi, sigma)
-        return -(c / (self.variances + power)) @ self.directions.T
-
-    def energy(self, xi, sigma):
-        """Return E = -log N(xi; m, C + sigma^2 I), shape (n,), in nats."""
-        c, power = self._coordinates(xi, sigma)
-        variances = self.variances + power
-        return 0.5 * np.sum(c**2 / variances + np.log(2 * np.pi * variances), axis=1)
-
-    def _coordinates(self, xi, sigma):
-        xi = as_points(xi, len(self.mean), "xi", "float64")
-        power = _noise_levels(sigma, len(xi))[:, None] ** 2  # (n, 1)
-        return (xi - self.mean) @ self.directions, power
+Wiener = Gaussian.fit  # of clean data (n, d): .denoise(xi, sigma), .score, .energy
 
 
 def non_local_means(
@@ -292,7 +229,7 @@ def _each(denoise, xi, sigma, shape, progress):
     from tqdm.auto import tqdm
 
     images = _as_images(xi, shape)
-    levels = _noise_levels(sigma, len(images))
+    levels = noise_levels(sigma, len(images))
     pairs = zip(images, levels, strict=True)
     pairs = tqdm(pairs, "patches", len(images), disable=not progress, leave=False)
     return (
@@ -321,22 +258,6 @@ def _as_images(xi, shape):
     if shape[0] * shape[1] != d:
         raise ValueError(f"patches of {d} pixels do not have shape {shape}: give shape")
     return points.reshape(-1, *shape)
-
-
-def _noise_levels(sigma, n):
-    """Return one positive noise level for each of n patches, (n,), float64."""
-    if np.ndim(sigma) == 0:
-        return np.full(n, positive(np.asarray(sigma).item()))
-    if np.shape(sigma) != (n,):
-        raise ValueError(
-            f"sigma must be one number or {n}, one for each patch, got shape "
-            f"{np.shape(sigma)}"
-        )
-    sigma = as_points(np.reshape(sigma, (n, 1)), 1, "sigma", "float64")[:, 0]
-    if sigma.min() <= 0:
-        raise ValueError(f"sigma must be positive, got {sigma.min()}")
-    positive(sigma.min())  # not too small either
-    return sigma
 
 
 def _pairs(clean, noisy, shape):

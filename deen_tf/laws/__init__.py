@@ -1,25 +1,27 @@
-"""Densities that are known: drawn from, and exactly evaluated at every noise level."""
+"""Densities that are known: drawn from, and exactly evaluated at every noise level.
+
+Of the plane: `Spiral`, `Moons`, `Rings`, `Checkerboard`. Of any dimension: `Gaussian`,
+`GaussianMixture`, `StudentMixture`, `ManyWells`, `IndependentComponents`, `Funnel`. Of data:
+`Gaussian.fit`, whose denoiser is the Wiener filter, and `Parzen`.
+"""
 
 import importlib
 
 _HOMES = {
     "Checkerboard": "plane",
-    "GaussianMixture": "plane",
+    "Funnel": "funnel",
+    "Gaussian": "gaussian",
+    "GaussianMixture": "mixtures",
+    "IndependentComponents": "products",
+    "ManyWells": "products",
     "Moons": "plane",
+    "Parzen": "parzen",
     "Rings": "plane",
     "Spiral": "plane",
-    "Parzen": "parzen",
+    "StudentMixture": "mixtures",
     "select_sigma": "parzen",
 }
-__all__ = [
-    "Checkerboard",
-    "GaussianMixture",
-    "Moons",
-    "Parzen",
-    "Rings",
-    "Spiral",
-    "select_sigma",
-]
+__all__ = list(_HOMES)
 
 
 def __getattr__(name):

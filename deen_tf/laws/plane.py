@@ -1,135 +1,25 @@
-"""Laws of the plane whose smoothed density is known: mixtures, curves, rings, boards.
+"""Laws of the plane whose smoothed density is known: curves, rings, boards.
 
 What they answer, and the mathematics of it, stands in `deen_tf.laws.law`. Here is, for
 each, how to draw from it and its density smoothed by N(0, sigma^2 I):
 
-- mixtures of Gaussians (any dimension): in closed form;
 - points along a curve (spirals, moons): a one-dimensional integral, by quadrature;
 - concentric rings: in closed form with a modified Bessel function;
 - a checkerboard: in closed form with the normal distribution function.
+
+Mixtures of Gaussians, of the plane and of any dimension, are in `deen_tf.laws.mixtures`.
 """
 
 import numpy as np
 from scipy import special
 
-from deen_tf.checks import as_points, positive, whole
+from deen_tf.checks import positive, whole
 from deen_tf.laws.law import Law, posterior
+from deen_tf.laws.mixtures import GaussianMixture
+
+__all__ = ["Checkerboard", "GaussianMixture", "Moons", "Rings", "Spiral"]
 
 NODES = 12  # of a quadrature panel
-
-
-class GaussianMixture(Law):
-    """A mixture of Gaussians in any dimension.
-
-    Parameters
-    ----------
-    means : array_like, shape (k, d)
-    covariances : array_like, shape (k, d, d) or (d, d), or float
-        Of each component, of all, or the standard deviation of isotropic ones.
-    weights : array_like, shape (k,), optional
-        Positive; brought to sum 1. Equal if not given.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If shapes do not agree, a covariance is not symmetric positive definite, or a
-        weight is not positive.
-    """
-
-    def __init__(self, means, covariances, weights=None):
-        self.means = as_points(means, name="means", dtype="float64")
-        k, self.dimension = self.means.shape
-        if np.ndim(covariances) == 0:
-            std = positive(covariances, "covariances (a standard deviation)")
-            covariances = std**2 * np.eye(self.dimension)
-        shape, square = np.shape(covariances), (self.dimension, self.dimension)
-        if shape not in (square, (k, *square)):
-            raise ValueError(
-                f"covariances must have shape {square} or {(k, *square)}, or be one "
-                f"standard deviation, got {shape}"
-            )
-        flat = np.reshape(covariances, (1, -1))
-        covariances = as_points(flat, None, "covariances", "float64").reshape(shape)
-        self.covariances = np.broadcast_to(covariances, (k, *square))
-        if not np.allclose(self.covariances, self.covariances.transpose(0, 2, 1)):
-            raise ValueError("covariances must be symmetric")
-        # eigh once: (C + sigma^2 I)^-1 for every sigma.
-        self._variances, self._axes = np.linalg.eigh(self.covariances)
-        if not self._variances.min() > 0:
-            raise ValueError(
-                "covariances must be positive definite, the least eigenvalue is "
-                f"{self._variances.min():.3g}"
-            )
-        weights = np.ones(k) if weights is None else weights
-        weights = as_points([weights], None, "weights", "float64")[0]
-        if weights.shape != (k,) or not (weights > 0).all():
-            raise ValueError(f"weights must be {k} positive numbers, got {weights}")
-        self.weights = weights / weights.sum()
-        self.terms = k * (self.dimension + 2)
-        reach = 5.5 * np.sqrt(self._variances.max(axis=1))
-        self.extent = float((np.abs(self.means).max(axis=1) + reach).max())
-        self._arguments = {"means": self.means.tolist(), "covariances": "..."}
-
-    @classmethod
-    def ring(cls, modes=8, radius=1.0, std=0.15):
-        """Equal round modes on a circle.
-
-        With the defaults neighbours lie 0.77 apart: at sigma = 0.1 a mode's smoothed width
-        is 0.18, and the density between two neighbours is 0.2 of its peak. The modes are
-        seen apart, and still the relative height of any two is identified.
-        """
-        angle = 2 * np.pi * np.arange(whole(modes, "modes")) / modes
-        means = positive(radius, "radius") * np.stack([np.cos(angle), np.sin(angle)], 1)
-        law = cls(means, positive(std, "std"))
-        law._arguments = {"modes": modes, "radius": radius, "std": std}
-        return law
-
-    @classmethod
-    def grid(cls, side=3, spacing=0.8, std=0.15):
-        """Equal round modes on a square lattice, side x side, about the origin."""
-        at = positive(spacing, "spacing") * (
-            np.arange(whole(side, "side")) - (side - 1) / 2
-        )
-        x1, x2 = np.meshgrid(at, at)
-        law = cls(np.stack([x1.ravel(), x2.ravel()], 1), positive(std, "std"))
-        law._arguments = {"side": side, "spacing": spacing, "std": std}
-        return law
-
-    def centers(self, parts=None):
-        """Return the modes, shape (k, d)."""
-        return self.means
-
-    def bayes_loss(self, sigma, n=200_000, seed=0):
-        """Return L* (see `Law.bayes_loss`); beyond two dimensions from n drawn points.
-
-        The Monte Carlo error is of order L* / sqrt(n d).
-        """
-        if self.dimension == 2:
-            return super().bayes_loss(sigma)
-        sigma = positive(sigma)
-        psi = self.score(self.sample_smoothed(n, sigma, seed), sigma)
-        power = np.mean(np.sum(psi**2, axis=1))
-        return self.dimension * sigma**2 - sigma**4 * power
-
-    def _draw(self, n, rng):
-        k = rng.choice(len(self.weights), size=n, p=self.weights)
-        white = rng.normal(size=(n, self.dimension)) * np.sqrt(self._variances[k])
-        return self.means[k] + np.einsum("ndi,ni->nd", self._axes[k], white)
-
-    def _refuse_no_width(self):
-        pass  # its components have densities
-
-    def _log_density_and_score(self, x, sigma):
-        variances = self._variances + sigma**2  # (k, d)
-        u = np.einsum("kdi,nkd->nki", self._axes, x[:, None] - self.means)
-        log_p = np.log(self.weights) - 0.5 * (
-            np.sum(u**2 / variances, axis=2)
-            + np.log(variances).sum(1)
-            + self.dimension * np.log(2 * np.pi)
-        )
-        total, share = posterior(log_p)
-        pull = np.einsum("kdi,nki->nkd", self._axes, u / variances)
-        return total, -np.einsum("nk,nkd->nd", share, pull)
 
 
 class Curve(Law):
@@ -139,6 +29,8 @@ class Curve(Law):
     quadrature on panels no longer than the Gaussian is wide (relative error below 1e-9).
     A subclass gives `_curve(t)`, (m,) -> (m, 2), at constant speed, and `length`.
     """
+
+    dimension = 2
 
     def _draw(self, n, rng):
         return self._curve(rng.random(n))
@@ -271,6 +163,8 @@ class Rings(Law):
         Gaussian jitter.
     """
 
+    dimension = 2
+
     def __init__(self, radii=(0.5, 1.2), std=0.08):
         if np.ndim(radii) != 1:
             raise TypeError(f"radii must be a sequence of numbers, got {radii!r}")
@@ -319,6 +213,8 @@ class Checkerboard(Law):
     side : float
         Of the whole board, centred on the origin.
     """
+
+    dimension = 2
 
     def __init__(self, squares=4, side=2.4):
         self.squares, self.side = whole(squares, "squares"), positive(side, "side")
