@@ -100,6 +100,7 @@ class Guard:
         """Keep the weights with which training begins."""
         self.start = self.iteration
         self.copies = [(self.start, state(self.model))]
+        self.first = self.copies[0][1]
         self.copied = time.monotonic()
         self.losses, self.best = np.empty(0), None
 
@@ -122,10 +123,8 @@ class Guard:
             windows = self.losses[(end - kept) % STEPS : end - kept]
             means = windows.reshape(-1, STEPS).mean(1) / self.flat_loss
             if self.judged:
-                if self.best is None:
-                    self.best = min(means[0], self.ratio_at_start())
                 near = np.abs(means - 1) <= NEAR
-                self.best = min(self.best, means.min())
+                self.best = min(self.best or np.inf, means.min())
                 if len(near) >= LOOKS and near[-LOOKS:].all() and self.is_dead():
                     loss = means[-1] * self.flat_loss
                     self.fail(self.what_is_dead(loss), loss, end - LOOKS * STEPS)
@@ -152,8 +151,6 @@ class Guard:
             return
         loss = self.losses[-STEPS:].mean()
         ratio = loss / self.flat_loss
-        if self.best is None:
-            self.best = self.ratio_at_start()
         if abs(ratio - 1) <= NEAR and self.is_dead():
             self.fail(self.what_is_dead(loss), loss, done - STEPS)
         if ratio > 2:
@@ -177,15 +174,17 @@ class Guard:
         return float(np.mean(np.square(self.model.sigma))) * self.model.dimension
 
     def is_dead(self):
-        lost = self.best < BETTER or self.saturated()
-        if not lost:
-            return False
+        """Whether the score is too small for any density, and was not always so."""
         step = self.step()
-        return step.u < FLAT * step.least
+        if step.u >= FLAT * step.least:
+            return False
+        if self.best is None or self.best >= BETTER:
+            self.best = min(self.best or np.inf, self.ratio_at_start())
+        return self.best < BETTER or self.saturated()
 
     def ratio_at_start(self):
         now = state(self.model)
-        restore(self.model, self.copies[0][1])
+        restore(self.model, self.first)
         ratio = self.step().ratio
         restore(self.model, now)
         return ratio
@@ -193,19 +192,21 @@ class Guard:
     def step(self):
         """Return what a step of Eq. 11 does to some noisy points."""
         model = self.model
-        z = model.to_network(tf.convert_to_tensor(self.x))
-        sigma = model.noise_level / model.scales()[0]
-        nu = noise.standard_normal(tf.shape(z), noise.key(0, 0), z.dtype)
-        psi = model.score_at(
-            z + sigma * nu, sigma
-        )  # eagerly: nothing is compiled for it
-        u, nu = np.asarray(sigma * psi, "float64"), np.asarray(nu, "float64")
-        spread, sigma = np.var(np.asarray(z, "float64"), axis=0).mean(), float(sigma)
-        return Step(
-            u=np.sqrt((u**2).mean()),
-            least=sigma / np.sqrt(spread + sigma**2),
-            ratio=((nu + u) ** 2).mean() / (nu**2).mean(),
+
+        def step(x):
+            z, sigma = model.to_network(x), model.noise_level / model.scales()[0]
+            nu = noise.standard_normal(tf.shape(z), noise.key(0, 0), z.dtype)
+            u = sigma * model.score_at(z + sigma * nu, sigma)
+            spread = tf.reduce_mean(tf.math.reduce_variance(z, axis=0))
+            least = sigma / tf.sqrt(spread + sigma**2)
+            squares = [tf.reduce_mean(tf.square(v)) for v in (u, nu + u, nu)]
+            return tf.stack([tf.sqrt(squares[0]), least, squares[1] / squares[2]])
+
+        shape = tf.TensorSpec((None, *model.point_shape), model.variable_dtype)
+        program = model._programs.get(
+            "guard", lambda: tf.function(step, input_signature=[shape], autograph=False)
         )
+        return Step(*program(tf.convert_to_tensor(self.x)).numpy().tolist())
 
     def saturated(self):
         """Whether some hidden layer's units all answer +-1 at some data points."""

@@ -349,7 +349,9 @@ class Steps:
         return self._timed(
             "epochs",
             many * self.count,
-            lambda: program(self.x, tf.constant(first, tf.int64), many).numpy()[:many],
+            lambda: program(
+                self.x, tf.constant(first, tf.int64), tf.constant(many)
+            ).numpy()[:many],
         )
 
     def epoch(self, stride=None):
@@ -482,7 +484,7 @@ class Steps:
             limits = (tf.constant(0), losses)
             return tf.while_loop(lambda e, _: e < many, epoch, limits)[1].stack()
 
-        return lambda x, first, many: epochs(x, first, tf.convert_to_tensor(many))
+        return epochs
 
 
 def with_xla(model, x):
