@@ -1,5 +1,7 @@
 """The Parzen density and its bandwidth, against loops in float64 and closed forms."""
 
+import re
+
 import numpy as np
 import pytest
 from scipy import optimize, special
@@ -157,9 +159,92 @@ def test_against_scikit_learn():
     )
 
 
+@pytest.mark.parametrize("held_out", ("validation", "folds"))
+@pytest.mark.parametrize("sentinel", (-9999.0, 1e14))
+def test_sentinels_do_not_decide_the_bandwidth(sentinel, held_out):
+    x = np.random.default_rng(9).normal(size=(2000, 2))
+    rest = {"validation": x[1500:]} if held_out == "validation" else {}
+    clean = select_sigma(x[:1500], **rest)
+    bad = x.copy()
+    bad[7] = sentinel
+    bad[1700, 1] = sentinel
+    rest = {"validation": bad[1500:]} if rest else {}
+    with pytest.warns(UserWarning) as warned:
+        found = select_sigma(bad[:1500], **rest)
+    # One row of 1500 less, and other folds.
+    assert found == pytest.approx(clean, rel=0.03)
+    wanted = [r"1 of 1500 rows .*\(row 7\).*sigma \(train\)"]
+    wanted += [r"1 of 500 rows .*\(row 200\).*\(validation\)"] if rest else []
+    for text, warning in zip(wanted, warned, strict=True):
+        assert re.search(text, str(warning.message))
+        assert warning.filename == __file__
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_too_few_rows_to_tell_an_outlier():
+    x = np.random.default_rng(0).normal(size=(8, 2))
+    x[3, 0] = 1e14
+    with pytest.raises(ValueError, match="are there outliers among them"):
+        select_sigma(x, folds=4)
+
+
+def test_one_bandwidth_for_each_coordinate():
+    rng = np.random.default_rng(10)
+    x = rng.normal(size=(900, 3)) @ [[1, 0.5, 0], [0, 1, 0], [0, 0, 1]]
+    train, held_out = x[:600], x[600:]
+    sigma, curve = select_sigma(train, held_out, per_coordinate=True, return_curve=True)
+    assert sigma.shape == (3,)
+    # Along std(train), and of those the likeliest: the oracle knows no scaled coordinates.
+    ratio = sigma / train.std(0)
+    np.testing.assert_allclose(ratio, ratio[0], rtol=1e-12)
+
+    def loss(r):
+        return -slow_anisotropic(train, held_out, r * train.std(0))[0].mean()
+
+    best = optimize.minimize_scalar(loss, bounds=(0.05, 2), method="bounded").x
+    assert ratio[0] == pytest.approx(best, rel=2e-3)
+    assert curve.log_likelihoods[10] == pytest.approx(-loss(curve.sigmas[10]), abs=1e-3)
+    # Kelvin beside hectopascal.
+    scale, shift = np.array([1e-3, -40.0, 1e5]), np.array([273.0, 0, 1e6])
+    scaled = select_sigma(
+        train * scale + shift, held_out * scale + shift, per_coordinate=True
+    )
+    np.testing.assert_allclose(scaled, np.abs(scale) * sigma, rtol=1e-5)
+    with pytest.raises(ValueError, match="coordinate 1 of train is constant"):
+        select_sigma(train * [1, 0, 1], held_out * [1, 0, 1], per_coordinate=True)
+
+
+def slow_anisotropic(x, points, sigma):
+    exponent = -(((points[:, None] - x) / sigma) ** 2).sum(2) / 2
+    log_p = special.logsumexp(exponent, axis=1)
+    mean = np.exp(exponent - log_p[:, None]) @ x
+    return log_p - np.log(len(x)) - np.log(2 * np.pi) * x.shape[1] / 2 - np.log(
+        sigma
+    ).sum(), mean
+
+
+def test_a_density_with_a_bandwidth_for_each_coordinate():
+    rng = np.random.default_rng(11)
+    scale = np.array([1e-3, 1.0, 50.0])
+    x, points = rng.normal(size=(300, 3)) * scale, rng.normal(size=(40, 3)) * scale
+    sigma = 0.4 * scale * [1, 2, 0.5]
+    log_p, mean = slow_anisotropic(x, points, sigma)
+    density = Parzen(x, sigma)
+    np.testing.assert_allclose(density.log_density(points), log_p, atol=2e-3)
+    np.testing.assert_allclose(density.denoise(points) / scale, mean / scale, atol=1e-3)
+    # Eq. 11, coordinate by coordinate.
+    step = points + sigma**2 * density.score(points)
+    np.testing.assert_allclose(
+        density.denoise(points) / scale, step / scale, atol=1e-12
+    )
+    np.testing.assert_array_equal(density.sigma, sigma)
+
+
 @pytest.mark.parametrize(
     "call, error, message",
     [
+        (lambda: Parzen([[1.0, 2.0]], [1.0]), ValueError, r"sigma must have shape"),
+        (lambda: Parzen([[1.0, 2.0]], [1.0, 0]), ValueError, "sigma must be positive"),
         (lambda: Parzen([[1.0]], 0), ValueError, "sigma must be positive"),
         (lambda: Parzen([1.0], 1), ValueError, r"x must have shape \(n, d\)"),
         (lambda: Parzen([[np.nan]], 1), ValueError, "x must be finite"),

@@ -19,7 +19,7 @@ _HOMES = {
     "Rings": "plane",
     "Spiral": "plane",
     "StudentMixture": "mixtures",
-    "select_sigma": "parzen",
+    "select_sigma": "bandwidth",
 }
 __all__ = list(_HOMES)
 
