@@ -32,6 +32,7 @@ from deen_tf.models.score import DSM, DenoisingAutoencoder
 from deen_tf.models.score_matching import RegularizedScoreMatching, ScoreMatching
 from deen_tf.models.stein import SteinContrastiveDivergence
 from deen_tf.training.guard import DivergenceError
+from deen_tf.training.precision import allow_tf32
 
 __all__ = [
     "DEEN",
@@ -46,6 +47,7 @@ __all__ = [
     "RegularizedScoreMatching",
     "ScoreMatching",
     "SteinContrastiveDivergence",
+    "allow_tf32",
     "baselines",
     "datasets",
     "denoise_image",

@@ -45,6 +45,7 @@ def pointwise(function):
             return parts[0] if len(parts) == 1 else tf.concat(parts, 0)
         return np.concatenate([part.numpy() for part in parts])
 
+    del evaluate.__wrapped__  # its signature is this one's, sigma=None
     evaluate.tensor_function = function
     return evaluate
 
@@ -90,5 +91,5 @@ def as_tensor(x, shape, dtype):
     if x.shape.rank is not None:
         got = (-1, *x.shape[1:]) if x.shape.rank else ()
         if shape is None or None not in got:
-            check_shape(("n", *got[1:]) if got else (), ... if shape is None else shape)
+            check_shape(tuple(x.shape), ... if shape is None else shape)
     return tf.cast(x, dtype)

@@ -301,6 +301,7 @@ class Steps:
         self.first = 0  # iterations at the start of this fit
         self.jit = with_xla(model, x[:batch_size])
         self.run = replicas.runner(model, self.jit)
+        self.run.prepare({batch_size, self.rest} - {0})
         on_gpu = bool(tf.config.list_logical_devices("GPU"))
         self.known_trips = on_gpu and not model.run_eagerly
         self.timed = {}  # program -> seconds of a step
@@ -563,7 +564,7 @@ def evaluate(
     model, x, batch_size, verbose="auto", steps=None, return_dict=False, callbacks=None
 ):
     """Return the mean objective over an array of points, batch by batch."""
-    x = replicas.on_devices(model, x)
+    x = replicas.tensor_of(x)
     count = math.ceil(len(x) / batch_size)
     count = count if steps is None else min(count, whole(steps, "steps"))
     run = model._programs.get(

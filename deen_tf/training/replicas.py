@@ -12,9 +12,9 @@ that of one worker on the whole batch, also where R does not divide N, and where
 has no point at all. Each replica draws noise of its own (`noise.key`).
 
 Replicas of one machine (MirroredStrategy) train as one process does: many steps in one
-program. In each the replicas' gradients, and their updates, are compiled functions of plain
-tensors; between them one vector a replica, all its gradients, is exchanged. Several workers,
-and layers that change in training by more than gradients, go through Keras' own loop.
+program. In each step the replicas' gradients are compiled functions of plain tensors; the
+optimizer sums them, once, and updates every replica. Several workers, and layers that change
+in training by more than gradients, go through Keras' own loop.
 """
 
 import itertools
@@ -104,20 +104,37 @@ class Alone:
         """Descend on some rows of the points x; return the loss."""
         return self.model.descend(tf.gather(x, rows))
 
+    def prepare(self, sizes):
+        pass
+
     def function(self, program, jit):
         return tf.function(program, jit_compile=jit, autograph=False)
 
 
 class Mirrored:
-    """The replicas of one machine: compiled gradients, one exchange, compiled updates."""
+    """The replicas of one machine: compiled gradients, and one sum over them."""
 
     def __init__(self, model, jit):
         self.model, self.jit = model, jit
         self.devices = model.distribute_strategy.extended.worker_devices
-        self.compiled = {}
+        self.variables = model.weights
+        self.compiled = {}  # number of points -> the gradient of so many
 
     def function(self, program, jit):
         return tf.function(program, autograph=False)
+
+    def prepare(self, sizes):
+        """Compile what steps of these sizes need, outside of every strategy's scope."""
+        R = len(self.devices)
+        for N in sizes:
+            for n in {(r + 1) * N // R - r * N // R for r in range(R)} - {0}:
+                self._trace(n)
+
+    def _trace(self, n):
+        specs = [tf.TensorSpec(v.shape, v.dtype) for v in self.variables]
+        function, first = self._gradient(n)
+        function = tf.function(function, jit_compile=self.jit, autograph=False)
+        self.compiled[n] = function.get_concrete_function(*first, *specs)
 
     def descend(self, x, rows):
         R, N = len(self.devices), rows.shape[0]
@@ -128,40 +145,41 @@ class Mirrored:
             if not n:
                 continue
             with tf.device(device):
-                gradient = self._program("gradient", n, self._gradient)
-                values = [_local(v, r) for v in variables(self.model)]
+                gradient = self.compiled[n]
+                values = [_local(v, r) for v in self.variables]
                 step = _local(self.model.optimizer.iterations, r)
                 loss, g = gradient(
                     tf.gather(x[r], part), tf.constant(n / N), step, r, *values
                 )
                 losses.append(loss)
                 gradients.append(g)
-        for r, device in enumerate(self.devices):
-            with tf.device(device):
-                total = tf.add_n([tf.identity(g) for g in gradients])
-                update = self._program("update", 0, self._update)
-                values = [_local(v, r) for v in variables(self.model)]
-                for v, value in zip(
-                    variables(self.model), update(total, *values), strict=True
-                ):
-                    _component(v, r).assign(value)
+        some = gradients[0]
+        if len(gradients) < R:  # fewer points than replicas
+            some = [tf.zeros_like(g) for g in some]
+        strategy = self.model.distribute_strategy
+        strategy.run(
+            self._apply,
+            args=(
+                strategy.experimental_distribute_values_from_function(
+                    lambda context: gradients.pop(0) if gradients else some
+                ),
+            ),
+        )
         return tf.add_n(losses)
 
-    def _program(self, name, n, make):
-        if (name, n) not in self.compiled:
-            # Traced outside of every strategy, for which they are plain tensors.
-            with tf.init_scope():
-                specs = [tf.TensorSpec(v.shape, v.dtype) for v in variables(self.model)]
-                function, first = make(n)
-                function = tf.function(function, jit_compile=self.jit, autograph=False)
-                self.compiled[name, n] = function.get_concrete_function(*first, *specs)
-        return self.compiled[name, n]
+    def _apply(self, gradients):
+        """In each replica: the optimizer sums over all, and every one is updated alike."""
+        optimizer = self.model.optimizer
+        gradients = clipped(optimizer, gradients)
+        optimizer.apply_gradients(
+            zip(gradients, self.model.trainable_variables, strict=True)
+        )
 
     def _gradient(self, n):
         model = self.model
 
         def gradient(x, share, step, replica, *values):
-            mapping = list(zip(variables(model), values, strict=True))
+            mapping = list(zip(self.variables, values, strict=True))
             trainable = [id(v) for v in model.trainable_variables]
             mine = [value for v, value in mapping if id(v) in trainable]
             with tf.GradientTape() as tape:
@@ -174,43 +192,18 @@ class Mirrored:
                 descended *= tf.cast(share, descended.dtype)
             zero = tf.UnconnectedGradients.ZERO
             g = tape.gradient(descended, mine, unconnected_gradients=zero)
-            flat = tf.concat([tf.reshape(part, (-1,)) for part in g], 0)
-            return reported * tf.cast(share, reported.dtype), flat
+            return reported * tf.cast(share, reported.dtype), g
 
         x = tf.TensorSpec((n, *model.point_shape), model.variable_dtype)
         scalar = tf.TensorSpec((), "float32")
         step = tf.TensorSpec((), model.optimizer.iterations.dtype)
         return gradient, [x, scalar, step, tf.TensorSpec((), "int32")]
 
-    def _update(self, _):
-        model = self.model
-        trainable = model.trainable_variables
-        sizes = [int(np.prod(v.shape)) for v in trainable]
-
-        def update(flat, *values):
-            mapping = list(zip(variables(model), values, strict=True))
-            gradients = [
-                tf.reshape(part, v.shape)
-                for part, v in zip(tf.split(flat, sizes), trainable, strict=True)
-            ]
-            with keras.StatelessScope(state_mapping=mapping) as scope:
-                model.optimizer.apply(gradients, trainable)
-            changed = [scope.get_current_value(v) for v, _ in mapping]
-            return [
-                value if new is None else tf.convert_to_tensor(new)
-                for new, (_, value) in zip(changed, mapping, strict=True)
-            ]
-
-        return update, [tf.TensorSpec((sum(sizes),), model.variable_dtype)]
-
-
-def _component(variable, replica):
-    value = variable.value
-    return getattr(value, "values", [value] * (replica + 1))[replica]
-
 
 def _local(variable, replica):
-    return tf.convert_to_tensor(_component(variable, replica))
+    value = variable.value
+    values = getattr(value, "values", None)
+    return tf.convert_to_tensor(value if values is None else values[replica])
 
 
 # ---- a step of Keras' loop, in the context of one replica ----------------------------------
