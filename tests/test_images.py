@@ -107,7 +107,7 @@ def test_memory_holds_the_photograph_and_one_row_of_patches(monkeypatch):
 
     def peak(image):
         tracemalloc.start()
-        answer = denoise_image(Linear(np.eye(256)), image, 0.5, 8)
+        answer = denoise_image(Linear(np.eye(256)), image, 0.5, 16)
         most = tracemalloc.get_traced_memory()[1] - answer.nbytes
         tracemalloc.stop()
         return most
