@@ -71,7 +71,8 @@ def test_first_units_of_models_with_d_outputs_bend_at_the_data(cls):
     model.adapt(x)
     layer = model.hidden[0]
     xi = x + 0.5 * np.random.default_rng(9).normal(size=x.shape)
-    u = xi @ layer.kernel.numpy() + layer.bias.numpy()
+    z = model.to_network(xi.astype("float32")).numpy()
+    u = z @ layer.kernel.numpy() + layer.bias.numpy()
     # A unit's zero lies at a noisy data point: the mean of u^2 over points and units is
     # the variance of a difference of two, 2 gain^2.
     assert np.mean(u**2) == pytest.approx(2 * 2.0**2, rel=0.2)

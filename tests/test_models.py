@@ -6,7 +6,9 @@ import pytest
 import tensorflow as tf
 
 import deen_tf as deen
+from deen_tf.models.pointwise import points_at_once
 from deen_tf.training import noise
+from tests.in_units import objective
 
 MODELS = (deen.DEEN, deen.DSM, deen.ContrastiveDivergence)
 
@@ -16,10 +18,20 @@ def built(cls, d=2, hidden=(5, 4), **kwargs):
     model.build((None, d))
     # Weights away from zero, biases included, so that no term is invisible.
     rng = np.random.default_rng(0)
-    for v in model.weights:
-        if v.path.startswith(("h", "last")) or "/h" in v.path or "/last" in v.path:
-            v.assign(rng.normal(size=v.shape, scale=0.7))
+    for v in model.trainable_variables:
+        v.assign(rng.normal(size=v.shape, scale=0.7))
     return model
+
+
+class Quadratic(keras.layers.Layer):
+    """E(z) = k |z|^2 / 2, the energy of a Gaussian: a network of one weight."""
+
+    def build(self, input_shape):
+        self.k = self.add_weight(shape=(), initializer="zeros", name="k")
+        self.built = True
+
+    def call(self, z):
+        return 0.5 * self.k * tf.square(z)
 
 
 @pytest.fixture
@@ -99,7 +111,7 @@ class TestObjective:
         xi = x + 0.3 * nu
         dE = -numpy_score(model, xi)
         wanted = ((x - xi + 0.09 * dE) ** 2).sum(1)
-        np.testing.assert_allclose(model.objective(x, tf.constant(nu)), wanted, 1e-12)
+        np.testing.assert_allclose(objective(model, x, tf.constant(nu)), wanted, 1e-12)
 
     def test_dsm_value_is_eq_17(self, float64):
         model = built(deen.DSM, sigma=0.3)
@@ -107,7 +119,7 @@ class TestObjective:
         x, nu = rng.normal(size=(2, 7, 2))
         xi = x + 0.3 * nu
         wanted = ((x - (xi + 0.09 * mlp(model, xi)[0])) ** 2).sum(1)
-        np.testing.assert_allclose(model.objective(x, tf.constant(nu)), wanted, 1e-12)
+        np.testing.assert_allclose(objective(model, x, tf.constant(nu)), wanted, 1e-12)
 
     @pytest.mark.parametrize("d, hidden", [(1, (3,)), (2, (5, 4)), (3, (4, 6, 5))])
     def test_deen_gradient_is_the_double_backward_by_hand(self, float64, d, hidden):
@@ -115,7 +127,7 @@ class TestObjective:
         rng = np.random.default_rng(2)
         x, nu = rng.normal(size=(2, 6, d))
         with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(model.objective(x, tf.constant(nu)))
+            loss = tf.reduce_mean(objective(model, x, tf.constant(nu)))
         gradients = tape.gradient(loss, model.trainable_variables)
         by_hand = numpy_objective_gradient(model, x, nu)
         for ours, hand in zip(gradients, by_hand, strict=True):
@@ -128,7 +140,7 @@ class TestObjective:
         x, nu = rng.normal(size=(2, 6, 2))
 
         def loss():
-            return tf.reduce_mean(model.objective(x, tf.constant(nu)))
+            return tf.reduce_mean(objective(model, x, tf.constant(nu)))
 
         with tf.GradientTape() as tape:
             value = loss()
@@ -148,10 +160,16 @@ class TestObjective:
     def test_contrastive_divergence_step_is_eq_27(self, float64):
         model = built(deen.ContrastiveDivergence, sigma=0.3, seed=4)
         model.compile()
-        x = np.random.default_rng(5).normal(size=(6, 2))
+        x = 3 + 2 * np.random.default_rng(5).normal(size=(6, 2))
         nu = noise.standard_normal((6, 2), noise.key(4, 0), "float64").numpy()
-        negative = x + 0.09 * numpy_score(model, x) + np.sqrt(2) * 0.3 * nu
         before = [v.numpy() for v in model.trainable_variables]
+        model.fit(x, batch_size=6, shuffle=False, verbose=0)
+        after = [v.numpy() for v in model.trainable_variables]
+        for v, value in zip(model.trainable_variables, before, strict=True):
+            v.assign(value)
+        m, s = model.center.numpy(), model.scale.numpy()
+        psi = numpy_score(model, (x - m) / s) / s
+        negative = x + 0.09 * psi + np.sqrt(2) * 0.3 * nu
 
         def mean_gradient(points):
             with tf.GradientTape() as tape:
@@ -163,36 +181,28 @@ class TestObjective:
             b + 1e-3 * (up - down).numpy()
             for b, (up, down) in zip(before, pairs, strict=True)
         ]
-        model.fit(x, batch_size=6, shuffle=False, verbose=0)
-        for v, value in zip(model.trainable_variables, wanted, strict=True):
+        for found, value in zip(after, wanted, strict=True):
             # The noise is float32's, whose last place XLA may round otherwise; times 1e-3.
-            np.testing.assert_allclose(v.numpy(), value, rtol=1e-8, atol=1e-10)
+            np.testing.assert_allclose(found, value, rtol=1e-8, atol=1e-10)
 
     @pytest.mark.parametrize("step", (0.2, 0.55, 0.6))
     def test_contrastive_divergence_stands_still_only_for_short_steps(self, step):
         """Data N(0, w^2): k = (1 - sqrt(1 - 2 s^2 / w^2)) / s^2, if s < w / sqrt(2)."""
         w = 0.8  # w / sqrt(2) = 0.566
-
-        class Quadratic(deen.ContrastiveDivergence):
-            def build(self, input_shape):
-                self.dimension = input_shape[-1]
-                self.k = self.add_weight(shape=(), name="k")
-                self.built = True
-
-            def call(self, x):
-                return 0.5 * self.k * tf.reduce_sum(x**2, axis=1)
-
-        model = Quadratic(sigma=0.1, step=step, dtype="float64")
+        network = Quadratic(dtype="float64")
+        model = deen.ContrastiveDivergence(
+            network=network, sigma=0.1, step=step, dtype="float64"
+        )
         model.build((None, 1))
         # Four points of variance w^2 and 1: the moments are exact.
         x = tf.constant([[w], [w], [-w], [-w]], tf.float64)
         nu = tf.constant([[1.0], [-1.0], [1.0], [-1.0]], tf.float64)
 
         def slope(k):
-            model.k.assign(k)
+            network.k.assign(k)
             with tf.GradientTape() as tape:
-                loss = tf.reduce_mean(model.objective(x, nu))
-            return tape.gradient(loss, model.k).numpy()
+                loss = tf.reduce_mean(objective(model, x, nu, None))
+            return tape.gradient(loss, network.k).numpy()
 
         if step < w / 2**0.5:
             k = (1 - (1 - 2 * step**2 / w**2) ** 0.5) / step**2
@@ -205,26 +215,18 @@ class TestObjective:
         """Data N(0, s^2): E = k x^2 / 2 has its minimum at k = 1 / (s^2 + sigma^2).
 
         With E quadratic the objective is E|-sigma nu + sigma^2 k xi|^2, whose derivative
-        in k vanishes there; a wrong sign has it at -k, a stray factor elsewhere.
+        in k vanishes there; a wrong sign has it at -k, a stray factor elsewhere. k is
+        read off the score, in the data's units.
         """
-
-        class Quadratic(deen.DEEN):
-            def build(self, input_shape):
-                self.dimension = input_shape[-1]
-                self.k = self.add_weight(shape=(), initializer="zeros", name="k")
-                self.built = True
-
-            def call(self, x):
-                return 0.5 * self.k * tf.reduce_sum(x**2, axis=1)
-
         s, sigma = 0.8, 0.5
         x = np.random.default_rng(0).normal(scale=s, size=(4096, 2))
-        model = Quadratic(sigma=sigma)
-        model.compile(keras.optimizers.Adam(0.02))
+        model = deen.DEEN(network=Quadratic(), sigma=sigma)
+        model.compile(keras.optimizers.Adam(0.02), jit_compile=False)
         model.fit(x, batch_size=4096, epochs=400, verbose=0)
+        k = model.score([[-1.0, -1.0]]) - model.score([[0.0, 0.0]])
         wanted = 1 / (x.var() + sigma**2)
         # Noise of the last minibatches moves k by about 1%.
-        np.testing.assert_allclose(model.k.numpy(), wanted, rtol=0.02)
+        np.testing.assert_allclose(k, wanted, rtol=0.02)
 
     @pytest.mark.parametrize("cls", (deen.DEEN, deen.DSM))
     def test_learned_score_of_a_gaussian(self, cls):
@@ -248,6 +250,48 @@ class TestObjective:
         # The same expectation, from 256 noise vectors each: standard error about 5%.
         np.testing.assert_allclose(losses[0], losses[1], rtol=0.25)
 
+    @pytest.mark.parametrize("cls", (deen.DEEN, deen.DSM))
+    def test_noise_samples_are_so_many_noisy_observations_of_each_point(self, cls):
+        """m of Eq. 23, from the very noise of the step."""
+        model = built(cls, sigma=0.5, noise_samples=3, seed=4, dtype="float64")
+        x = tf.constant(np.random.default_rng(0).normal(size=(5, 2)))
+        nu = noise.standard_normal((15, 2), noise.key(4, 7), "float64")
+        wanted = objective(model, np.repeat(x, 3, axis=0), nu).numpy().mean()
+        descended, reported = model.losses(x, 7, noise.TRAINING)
+        assert reported.numpy() == pytest.approx(wanted, rel=1e-12)
+        assert descended.numpy() == pytest.approx(wanted / 0.25, rel=1e-12)
+
+    def test_contrastive_divergence_of_smoothed_points(self, float64):
+        """The points have noise of level sigma, the chain a step of its own."""
+        model = built(deen.ContrastiveDivergence, sigma=0.3, step=0.2, smooth=True)
+        x, nu, nu_points = np.random.default_rng(1).normal(size=(3, 7, 2))
+        xi = x + 0.3 * nu_points
+        negative = xi + 0.04 * numpy_score(model, xi) + np.sqrt(2) * 0.2 * nu
+        wanted = (mlp(model, xi)[0] - mlp(model, negative)[0])[:, 0]
+        ours = objective(model, x, tf.constant(nu), tf.constant(nu_points))
+        np.testing.assert_allclose(ours, wanted, rtol=1e-9)
+        nu, nu_points = model.draw(
+            tf.zeros((2**14, 2)), lambda i=0: noise.key(0, 0, source=i)
+        )
+        # The correlation of independent normals has the standard error 2^-7.5.
+        assert abs(np.mean(nu * nu_points)) < 4 * 2**-7.5
+
+    def test_autoencoder_is_eq_25(self, float64):
+        """What it learns is r, its score (r - xi) / sigma^2; in units of its own, too."""
+        model = built(deen.DenoisingAutoencoder, sigma=0.3)
+        model.center.assign([1.0, -2.0])
+        model.scale.assign(2.5)
+        rng = np.random.default_rng(1)
+        x, nu = rng.normal(size=(2, 7, 2))
+        xi = x + 0.3 * nu
+        z = (xi - [1.0, -2.0]) / 2.5
+        r = [1.0, -2.0] + 2.5 * (mlp(model, z)[0] + model.last.bias.numpy())
+        np.testing.assert_allclose(model(tf.constant(xi)), r, 1e-12)
+        np.testing.assert_allclose(model.score(xi), (r - xi) / 0.09, 1e-10)
+        np.testing.assert_allclose(model.denoise(xi), r, 1e-12)
+        wanted = ((x - r) ** 2).sum(1)
+        np.testing.assert_allclose(objective(model, x, tf.constant(nu)), wanted, 1e-10)
+
     def test_rank_bound(self):
         """No weights whatever bring the loss below sigma^2 (d - r)."""
         d, r, sigma = 12, 3, 0.7
@@ -258,7 +302,7 @@ class TestObjective:
         rest = sigma**2 * ((nu - nu @ Q @ Q.T) ** 2).sum(1)
         for scale in (0.1, 1.0, 10.0):
             model.last.kernel.assign(model.last.kernel * scale)
-            assert (model.objective(x, nu).numpy() >= rest * (1 - 1e-4)).all()
+            assert (objective(model, x, nu).numpy() >= rest * (1 - 1e-4)).all()
         assert rest.mean() == pytest.approx(model.loss_bound(), rel=0.05)
         assert deen.DEEN((20,)).build((None, 12)) is None
 
@@ -297,7 +341,7 @@ class TestEvaluation:
     @pytest.mark.parametrize("method", ("energy", "score", "denoise", "experts"))
     def test_batches_tensors_graphs_and_numpy_agree(self, method):
         model = built(deen.DEEN)
-        n = 2 * model.evaluation_batch + 3
+        n = 2 * points_at_once(model) + 3
         x = np.random.default_rng(3).normal(size=(n, 2)).astype("float32")
         answer = getattr(model, method)(x)
         assert isinstance(answer, np.ndarray) and len(answer) == n

@@ -58,6 +58,28 @@ def test_normals_are_box_and_mullers(draws):
     np.testing.assert_allclose(draws[:1000], wanted, atol=5e-6)
 
 
+@pytest.mark.parametrize(
+    "b0, b1, wanted",
+    [
+        # u = (b0 + 1/2) / 2^32, an angle of 2 pi v: radius sqrt(-2 log u).
+        (0, 0, np.sqrt(2 * 33 * np.log(2))),
+        (1, 0, np.sqrt(-2 * np.log(1.5 / 2**32))),
+        (2, 0xFFFFFFFF, -np.sqrt(-2 * np.log(2.5 / 2**32))),
+        (1 << 31, 1 << 30, np.sqrt(2 * np.log(2)) * np.cos(np.pi / 4)),
+        (0xFFFFFFFF, 0, 0.0),
+    ],
+)
+def test_the_extremes_of_the_words(b0, b1, wanted, monkeypatch):
+    """A lost half would be infinite at b0 = 0, and 0.05 off at 1: the tail alone tells."""
+    monkeypatch.setattr(
+        noise,
+        "_threefry",
+        lambda *args: tuple(w + tf.zeros_like(args[2]) for w in words(b0, b1)),
+    )
+    nu = noise.standard_normal((1,), words(0, 0)).numpy()
+    np.testing.assert_allclose(nu, wanted, rtol=1e-6, atol=1e-6)
+
+
 def test_logarithm():
     """To a few 1e-7 of the larger of 1 and |log u|, and exactly 0 at u = 1."""
     x = np.concatenate([np.geomspace(0.5, 2**32, 10**5), 2**32 - 256 * np.arange(99)])
@@ -106,6 +128,9 @@ def test_neighbours_and_dimensions_are_independent(draws):
         {"seed": 3 + 2**32},
         {"stream": noise.EVALUATION},
         {"replica": 1},
+        {"source": 1},
+        {"stream": noise.EVALUATION, "source": 1},
+        {"stream": 8, "source": 1},
     ],
 )
 def test_every_part_of_the_key_gives_independent_noise(other):
@@ -129,8 +154,107 @@ def test_the_same_with_and_without_xla(shape):
     np.testing.assert_allclose(plain, compiled, rtol=1e-5, atol=1e-6)
 
 
-def test_permutation_holds_everything_once_and_is_uniform():
-    order = noise.permutation(1000, seed=0, step=0)
-    assert sorted(order) == list(range(1000))
-    firsts = [noise.permutation(6, seed=0, step=s)[0] for s in range(600)]
-    assert stats.chisquare(np.bincount(firsts, minlength=6)).pvalue > 1e-3
+def test_streams_and_sources_never_share_a_key():
+    keys = {
+        tuple(int(w) for w in noise.key(3, 7, stream, replica, source))
+        for stream in range(9)
+        for replica in range(3)
+        for source in range(9)
+    }
+    assert len(keys) == 9 * 3 * 9
+
+
+def test_uniforms():
+    u = noise.uniform((N,), noise.key(1, 2)).numpy()
+    assert 0 < u.min() < 1e-5 and 1 - 1e-5 < u.max() < 1
+    assert stats.kstest(u.astype("float64"), "uniform").pvalue > 1e-3
+    nu = noise.standard_normal((N,), noise.key(1, 2)).numpy()
+    # Of another block of words than the normals of the same key.
+    for values in (nu, nu**2, abs(nu)):
+        assert abs(np.corrcoef(u, values)[0, 1]) < 4 / np.sqrt(N)
+
+
+# ---- the order of an epoch ---------------------------------------------------------------
+
+
+def permutations(n, count, first=0):
+    """Return permutations of 0, ..., n - 1 with keys of consecutive steps, (count, n)."""
+
+    @tf.function(autograph=False)
+    def run():
+        return tf.map_fn(
+            lambda step: noise.permutation(
+                tf.range(n), n, noise.key(5, step, noise.SHUFFLE)
+            ),
+            tf.range(first, first + count, dtype=tf.int64),
+            fn_output_signature=tf.int32,
+        )
+
+    return run().numpy()
+
+
+def swap_or_not(place, n, key):
+    """Hoang, Morris and Rogaway, CRYPTO 2012, Fig. 1, with the integers of Python.
+
+        for i in 1..r:  X' = K_i - X mod n;  X^ = max(X, X');  if F_i(X^) = 1: X = X'
+
+    K_i = floor(k_i n / 2^32) and F_i the high bit of MurmurHash3's end applied to X^ + f_i,
+    with (k_i, f_i) = Threefry(key, (i, 0)).
+    """
+    word = 2**32 - 1
+    for i in range(24):
+        k, f = (int(w) for w in noise._threefry(*key, *words(i, 0)))
+        partner = ((k * n >> 32) - place) % n
+        h = max(place, partner) + f & word
+        h = (h ^ h >> 16) * 0x85EBCA6B & word
+        h = (h ^ h >> 13) * 0xC2B2AE35 & word
+        if h >> 31:
+            place = partner
+    return place
+
+
+@pytest.mark.parametrize("n", (1, 2, 3, 100, 2**31 - 1))
+def test_permutation_is_swap_or_not(n):
+    key = noise.key(2**40 + 3, 9, noise.SHUFFLE)
+    places = np.unique(np.linspace(0, n - 1, 20).astype("int32"))
+    wanted = [swap_or_not(int(place), n, key) for place in places]
+    for jit_compile in (False, True):
+        ours = tf.function(noise.permutation, jit_compile=jit_compile, autograph=False)
+        np.testing.assert_array_equal(ours(tf.constant(places), n, key), wanted)
+
+
+@pytest.mark.parametrize("n", (1, 2, 7, 1000, 2**16 + 1))
+def test_permutation_holds_everything_once(n):
+    order = noise.permutation(np.arange(n), n, noise.key(0, 0, noise.SHUFFLE)).numpy()
+    np.testing.assert_array_equal(np.sort(order), np.arange(n))
+
+
+def test_all_permutations_of_five_are_equally_likely():
+    orders = permutations(5, 12_000)
+    ranks = orders @ 5 ** np.arange(5)
+    _, counts = np.unique(ranks, return_counts=True)
+    assert len(counts) == 120
+    assert stats.chisquare(counts).pvalue > 1e-3
+
+
+def test_pairs_of_places_are_independent():
+    """(pi(a), pi(b)) is uniform over all pairs of different places, near and far ones."""
+    n = 16
+    orders = permutations(n, 24_000, first=10**6)
+    for a, b in ((0, 1), (3, 4), (0, 15), (7, 8), (2, 11)):
+        counts = np.bincount(orders[:, a] * n + orders[:, b], minlength=n * n)
+        counts = counts.reshape(n, n)
+        assert (np.diag(counts) == 0).all()
+        apart = counts[~np.eye(n, dtype=bool)]
+        assert stats.chisquare(apart).pvalue > 1e-3, (a, b)
+    # An epoch tells nothing of the next: pi(a) of one and of the other.
+    pairs = np.bincount(orders[:-1, 0] * n + orders[1:, 0], minlength=n * n)
+    assert stats.chisquare(pairs).pvalue > 1e-3
+
+
+def test_neighbours_in_the_data_are_no_neighbours_in_the_order():
+    """Of n - 1 adjacent places 2 (n - 1) / n on average hold adjacent numbers: 2."""
+    n = 1000
+    steps = np.abs(np.diff(permutations(n, 400), axis=1)) == 1
+    # Nearly Poisson with mean 2: the mean of 400 has the standard error 0.07.
+    assert steps.sum(1).mean() == pytest.approx(2, abs=0.3)
