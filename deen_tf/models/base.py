@@ -25,19 +25,15 @@ The way of a step: `fit` (here) -> `deen_tf.training.loop`, many steps in one pr
 """
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from deen_tf.checks import as_points, check_resolution, check_shape, positive, whole
-from deen_tf.models.keras_methods import KerasMethods
+from deen_tf.checks import as_points, check_resolution, positive, whole
 from deen_tf.models.pointwise import as_tensor, pointwise
-from deen_tf.networks.mlp import MLP
-from deen_tf.training import loop, noise, replicas, scaling
-
-START = 20_000  # points that a network's first weights are drawn to suit
+from deen_tf.models.units import UnitModel
+from deen_tf.training import loop, noise, replicas
 
 
-class ScoreModel(KerasMethods):
+class ScoreModel(UnitModel):
     """Base of all models.
 
     Parameters
@@ -67,247 +63,11 @@ class ScoreModel(KerasMethods):
     """
 
     signatures = ("score", "denoise")
-    # What decides a model, but for sigma and network: fixed when it is made.
-    settings = ("hidden_units", "seed", "noise_samples", "first_layer_gain")
     power = 2  # the objective is in units of sigma to this power
-    several_levels = False
 
-    def __init__(
-        self,
-        hidden_units=None,
-        sigma=0.1,
-        seed=0,
-        noise_samples=1,
-        first_layer_gain=None,
-        network=None,
-        **kwargs,
-    ):
-        super().__init__(autocast=False, **kwargs)
-        if not tf.as_dtype(self.variable_dtype).is_floating:
-            raise ValueError(
-                f"dtype must be a floating-point type, got {self.variable_dtype}"
-            )
-        self.seed = whole(seed, "seed", least=0)
-        self.noise_samples = whole(noise_samples, "noise_samples")
-        if first_layer_gain is not None:
-            first_layer_gain = positive(first_layer_gain, "first_layer_gain")
-        self.first_layer_gain = first_layer_gain
-        if network is None:
-            self._make_network((32, 32, 32) if hidden_units is None else hidden_units)
-        else:
-            if hidden_units is not None:
-                raise ValueError("give hidden_units or a network, not both")
-            if not isinstance(network, keras.layers.Layer):
-                raise TypeError(
-                    f"network must be a Keras model or layer, got {network!r:.80}"
-                )
-            self.network = network
-            self.hidden_units = getattr(network, "hidden_units", None)
-        self._own_network = network is None  # made of the settings
-        self._profile = None  # sigma of each coordinate, in units of the level
-        self.noise_level = self.add_weight(
-            name="noise_level", shape=(), trainable=False, initializer="ones"
-        )
-        self.sigma = sigma
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
         self.loss_tracker = MeanLoss("loss")
-
-    def _make_network(self, hidden_units):
-        self.network = MLP(
-            hidden_units, seed=self.seed, dtype=self.dtype_policy, name="mlp"
-        )
-        self.hidden_units = self.network.hidden_units
-
-    @property
-    def hidden(self):
-        """The hidden layers of a network of the package: a list of Dense."""
-        return self.network.hidden
-
-    @property
-    def last(self):
-        """The last layer of a network of the package: a Dense."""
-        return self.network.last
-
-    def __setattr__(self, name, value):
-        if name in self.settings and name in self.__dict__:
-            raise AttributeError(
-                f"{name} is fixed when a {type(self).__name__} is made: make another one"
-            )
-        super().__setattr__(name, value)
-
-    def get_config(self):
-        config = {name: getattr(self, name) for name in self.settings}
-        config["sigma"] = self.sigma.tolist() if np.ndim(self.sigma) else self.sigma
-        if not self._own_network:
-            network = keras.saving.serialize_keras_object(self.network)
-            config |= {"network": network, "hidden_units": None}
-        return super().get_config() | config
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        if config.get("network") is not None:
-            network = keras.saving.deserialize_keras_object(
-                config["network"], custom_objects
-            )
-            config = config | {"network": network}
-        return cls(**config)
-
-    # ---- points and units ------------------------------------------------------------
-
-    @property
-    def sigma(self):
-        """The noise level, in the units of the data: a float, or an array of a point's shape."""
-        level = float(str(self.noise_level.numpy()))  # 0.1, not 0.10000000149
-        return level if self._profile is None else level * self._profile
-
-    @sigma.setter
-    def sigma(self, value):
-        if np.ndim(value) == 0:
-            level, profile = positive(value, dtype=self.variable_dtype), None
-        else:
-            value = as_points([value], ..., "sigma", "float64")[0]
-            positive(value.min(), dtype=self.variable_dtype)
-            level = float(np.sqrt(np.mean(np.square(value))))
-            profile = value / level
-        if self.built and not np.allclose(
-            1.0 if profile is None else profile,
-            1.0 if self._profile is None else self._profile,
-            rtol=1e-5,
-        ):
-            raise ValueError(
-                "sigma can only be changed in proportion: another ratio of the "
-                "coordinates' noise levels needs another model"
-            )
-        if not self.built:
-            self._profile = profile
-        self.noise_level.assign(level)
-
-    @property
-    def dimension(self):
-        """d, the number of coordinates of a point; None until the model is built."""
-        return None if self.point_shape is None else int(np.prod(self.point_shape))
-
-    @property
-    def point_shape(self):
-        """Shape of one point; None until the model is built."""
-        return self._build_shapes_dict["input_shape"][1:] if self.built else None
-
-    def build(self, input_shape):
-        shape = tuple(input_shape[1:])
-        check_shape(("n", *shape), ...)
-        if self._profile is not None:
-            check_shape(("n", *shape), self._profile.shape, "x")
-        profile = np.ones(()) if self._profile is None else self._profile
-        for name, of, value in (
-            ("center", self._center_shape(shape), 0.0),
-            ("scale", (), 0.0),  # 0: not known yet, taken for 1
-            ("profile", profile.shape, profile),
-        ):
-            weight = self.add_weight(
-                name=name, shape=of, trainable=False, initializer="zeros"
-            )
-            weight.assign(np.broadcast_to(value, of))
-            setattr(self, name, weight)
-        self._takes_sigma = "sigma" in self.network._call_signature.parameters
-        z = tf.zeros((1, *shape), self.variable_dtype)
-        self._check_network(self.outputs_at(z, tf.ones((), z.dtype)), shape)
-        for layer in self.network._flatten_layers():
-            if isinstance(layer, keras.layers.BatchNormalization):
-                loop.log.warning(
-                    "%s: with BatchNormalization what a point is worth in training depends "
-                    "on its batch; LayerNormalization or GroupNormalization do not do that",
-                    self.name,
-                )
-        self._build_shapes_dict = {"input_shape": (None, *shape)}
-        self.built = True
-
-    def _center_shape(self, shape):
-        center = getattr(self.network, "center", None)
-        if not isinstance(center, str):
-            center = "coordinate" if len(shape) == 1 else "channel"
-        self._centered = center
-        return {"coordinate": shape, "channel": shape[-1:], "all": ()}[center]
-
-    def _check_network(self, outputs, shape):
-        if tf.size(outputs) != np.prod(shape):
-            raise ValueError(
-                f"the network of a {type(self).__name__} must map points of shape {shape} to "
-                f"that shape, got {tuple(outputs.shape[1:])}"
-            )
-
-    def see_shape(self, shape):
-        """Build the model for points (n, ...) of this shape, or check that it is theirs."""
-        check_shape(shape, ... if self.point_shape is None else self.point_shape)
-        if not self.built:
-            with self.distribute_strategy.scope():
-                self.build((None, *shape[1:]))
-
-    def adapt(self, x):
-        """Take units from the data x, and draw the initial weights to suit them.
-
-        `fit` does so for a model that has no weights yet: with data in memory, or the first
-        batches of a stream. To begin with a network's own weights, `build((None, d))` first.
-        What suits is up to the network's `start`; the paper's begins at the energy of a
-        Gaussian with the data's mean and covariance (`deen_tf.training.start`).
-
-        Parameters
-        ----------
-        x : array_like, shape (n, ...)
-        """
-        x = as_points(x, self.point_shape or ..., dtype=self.variable_dtype)
-        self.see_shape(x.shape)
-        x = self._take_units(x)
-        if hasattr(self.network, "start"):
-            rng = np.random.default_rng([self.seed, 1])
-            x = x[rng.permutation(len(x))[:START]].astype("float64")
-            scale = self.scale.numpy().astype("float64") * self.profile.numpy()
-            z = (x - self.center.numpy().astype("float64")) / scale
-            level = float(self.noise_level.numpy() / self.scale.numpy())
-            self.network.start(z, level, self.first_layer_gain, rng)
-
-    def _take_units(self, x):
-        """Set m and s by the data x, without those that lie out of all proportion."""
-        x = scaling.ordinary(x)
-        center, scale = scaling.center_and_scale(x, self.sigma, self._centered)
-        self.center.assign(center)
-        self.scale.assign(np.sqrt(np.mean(np.square(scale))))
-        return x
-
-    def _prepare(self, x):
-        """Adapt to the points x as far as that has not been done."""
-        fresh = not self.built and not self.network.built
-        self.see_shape(x.shape)
-        if fresh:
-            self.adapt(x)
-        elif self.scale.numpy() == 0:
-            self._take_units(x)
-
-    def scales(self):
-        """Return s for all coordinates at once, (), and for each, a point's shape or ()."""
-        s = tf.convert_to_tensor(self.scale)
-        s = tf.where(s > 0, s, tf.ones_like(s))
-        return s, s * tf.convert_to_tensor(self.profile)
-
-    def to_network(self, x):
-        """Return z = (x - m) / s."""
-        return (x - tf.convert_to_tensor(self.center)) / self.scales()[1]
-
-    def from_network(self, z):
-        """Return x = m + s z."""
-        return tf.convert_to_tensor(self.center) + self.scales()[1] * z
-
-    def level(self, x, sigma=None):
-        """Return the noise level, in the units of the data, as a tensor."""
-        if sigma is not None:
-            raise ValueError(
-                f"this {type(self).__name__} has one noise level, model.sigma: its methods "
-                "take no sigma"
-            )
-        return tf.convert_to_tensor(self.noise_level)
-
-    def outputs_at(self, z, sigma, training=False):
-        """Return what the network puts out for points and a noise level in its own units."""
-        arguments = (z, sigma) if self._takes_sigma else (z,)
-        return tf.cast(self.network(*arguments, training=training), z.dtype)
 
     # ---- what a point is worth -------------------------------------------------------
 
@@ -324,8 +84,9 @@ class ScoreModel(KerasMethods):
         ndarray or tensor, shape of x
             In nats per unit of the data.
         """
-        s, each = self.scales()
-        return self.score_at(self.to_network(x), sigma / s) / each
+        return (
+            self.score_at(self.to_network(x), self.level_at(sigma)) / self.scales()[1]
+        )
 
     @pointwise
     def denoise(self, xi, sigma):
@@ -340,8 +101,7 @@ class ScoreModel(KerasMethods):
         -------
         ndarray or tensor, shape of xi
         """
-        s, each = self.scales()
-        level = sigma / s
+        each, level = self.scales()[1], self.level_at(sigma)
         return xi + each * level**2 * self.score_at(self.to_network(xi), level)
 
     # ---- training --------------------------------------------------------------------
@@ -399,10 +159,14 @@ class ScoreModel(KerasMethods):
             return noise.key(self.seed, step, stream, replica, source)
 
         sigma = tf.convert_to_tensor(self.noise_level)
+        if self.several_levels:  # one for each point, log-uniform
+            low, high = self.levels
+            levels = noise.key(self.seed, step, stream + noise.LEVELS, replica)
+            u = noise.uniform(tf.shape(x)[:1], levels, x.dtype)
+            sigma = low * (high / low) ** u
         draws = self.draw(x, key)
-        values = self.objective(x, *draws, sigma / self.scales()[0], training=training)
-        descended = tf.reduce_mean(values)
-        return descended, descended * sigma**self.power
+        values = self.objective(x, *draws, self.level_at(sigma), training=training)
+        return tf.reduce_mean(values), tf.reduce_mean(values * sigma**self.power)
 
     def descend(self, x):
         """Draw the noise, descend the objective once; return the loss of the batch x."""

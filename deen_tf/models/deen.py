@@ -7,11 +7,30 @@ At its minimum E is, up to a constant, -log of the data density smoothed by
 N(0, sigma^2 I). A minibatch takes a fresh single noisy observation of each data point
 (Sec. 3, "double-SGD"); `noise_samples` is m of Eq. 23.
 
+Several noise levels, sigma = (low, high): an energy E(x, sigma), with a fresh sigma for each
+point and step, log-uniform. At each level it aims at the density smoothed by that level, and
+L / sigma^2 counts every one: of d, the noise that a step leaves alone, a part.
+
+Its constant, dual score matching (Guth, Kadkhodaie, Simoncelli 2025). With p_sigma the
+density of xi, log p(xi | x) = -|xi - x|^2 / 2 sigma^2 - d log sigma + const, and
+
+    -d log p_sigma(xi) / d log sigma  =  E[ d - |xi - x|^2 / sigma^2  |  xi ],
+
+for d p_sigma = integral p(x) d p(xi | x), whose logarithmic derivative is a mean over the
+posterior. A regression of dE / d log sigma on d - |nu|^2 therefore learns how the energies of
+all levels hang together, and the largest is a Gaussian whose constant is known
+(`networks.Levels`): E(x, sigma) = -log p_sigma(x), normalised. What is descended is
+
+    |nu + sigma psi(xi)|^2  +  (dE / d log sigma - (d - |nu|^2))^2 / 4d,
+
+the weight such that the noise of the second term, Var |nu|^2 / 4d = 1/2, is small beside d.
+
 The gradients are nested: the inner tape, in `EnergyModel.score_at`, gives dE/dxi; the outer
 tape, in `ScoreModel.descend`, gives the gradient of the objective in the parameters.
 """
 
 import keras
+import tensorflow as tf
 
 from deen_tf import networks
 from deen_tf.checks import whole
@@ -40,8 +59,21 @@ class DEEN(EnergyModel):
     def objective(self, x, nu, sigma, training=False):
         """Return |x - xi + sigma^2 dE/dxi|^2 / sigma^2 of each point (Eq. 19)."""
         xi = x + sigma * nu
+        if self.several_levels:
+            return self._dual_objective(xi, nu, sigma, training)
         dE_dxi = -self.score_at(xi, sigma, training)
         return squared_length((x - xi + sigma**2 * dE_dxi) / sigma)
+
+    def _dual_objective(self, xi, nu, sigma, training):
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch([xi, sigma])
+            energy = self.energy_at(xi, sigma, training)
+        dE_dxi, dE_dsigma = tape.gradient(energy, [xi, sigma])
+        score_term = squared_length(sigma * dE_dxi - nu)
+        slope = tf.reshape(sigma * dE_dsigma, (-1,))  # dE / d log sigma
+        d = tf.cast(self.dimension, xi.dtype)
+        excess = slope - (d - squared_length(nu))
+        return score_term + tf.square(excess) / (4 * d)
 
 
 @keras.saving.register_keras_serializable(package="deen_tf")

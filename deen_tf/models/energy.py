@@ -48,7 +48,7 @@ class EnergyModel(ScoreModel):
 
     def call(self, x, sigma=None, training=False):
         """Return E(x), (n,); in training with layers as they behave there."""
-        level = self.level(x, sigma) / self.scales()[0]
+        level = self.level_at(self.level(x, sigma))
         return self.energy_at(self.to_network(x), level, training)
 
     def energy_at(self, z, sigma, training=False):
@@ -79,14 +79,46 @@ class EnergyModel(ScoreModel):
         ndarray or tensor, shape (n,)
             In nats.
         """
-        return self.energy_at(self.to_network(x), sigma / self.scales()[0])
+        return self.energy_at(self.to_network(x), self.level_at(sigma))
 
-    def energy_and_score(self, x):
+    @pointwise
+    def log_density(self, x, sigma):
+        """Return log p_sigma(x) of a model of several noise levels, normalised.
+
+        Parameters
+        ----------
+        x : array_like or tensor, shape (n, ...)
+        sigma : float or array_like, shape (n,)
+
+        Returns
+        -------
+        ndarray or tensor, shape (n,)
+            In nats; over d log 2, negated, bits per dimension.
+
+        Raises
+        ------
+        ValueError
+            If the model has one level: its energy is free up to a constant.
+        """
+        if not self.several_levels:
+            raise ValueError(
+                "the energy of one noise level is free up to a constant: log_density needs "
+                "several levels, sigma=(low, high)"
+            )
+        energy = self.energy_at(self.to_network(x), self.level_at(sigma))
+        # p(x) = p(z) / s^d
+        units = tf.math.log(tf.ones_like(x[:1]) * self.scales()[1])
+        return -energy - tf.reduce_sum(units)
+
+    def smoothed(self, sigma):
+        """Return the density at one of several noise levels, with the methods of a model."""
+        return AtLevel(self, sigma)
+
+    def energy_and_score(self, x, sigma=None):
         """Return E(x) and psi(x) of a tensor x, from one pass forth and back."""
-        s, each = self.scales()
-        level = self.level(x) / s
+        level = self.level_at(self.level(x, sigma))
         energy, score = self.energy_and_score_at(self.to_network(x), level)
-        return energy, score / each
+        return energy, score / self.scales()[1]
 
     @pointwise
     def experts(self, x, sigma):
@@ -102,7 +134,7 @@ class EnergyModel(ScoreModel):
             Their sum over all axes but the first is the energy. Of an MLP they are
             w_alpha h_alpha(x), (n, dim(h^(L))).
         """
-        experts = self.outputs_at(self.to_network(x), sigma / self.scales()[0])
+        experts = self.outputs_at(self.to_network(x), self.level_at(sigma))
         return experts if len(experts.shape) > 1 else experts[:, None]
 
     def last_hidden(self, x):
@@ -138,3 +170,41 @@ class EnergyModel(ScoreModel):
                 raise ValueError("there is no rank bound: its first layer is shared")
             rank = min(self.dimension, layers[0].units)
         return float(np.mean(np.square(self.sigma))) * (self.dimension - rank)
+
+
+class AtLevel:
+    """A model of several noise levels at one: what samplers, metrics and plots take.
+
+    Parameters
+    ----------
+    model : EnergyModel
+    sigma : float
+        Within the model's range.
+    """
+
+    def __init__(self, model, sigma):
+        model.level(np.zeros((1, 1)), sigma)  # refuses what is out of range
+        self.model, self.sigma = model, float(sigma)
+        self.dimension, self.point_shape = model.dimension, model.point_shape
+        self.compute_dtype = model.variable_dtype
+
+    def __call__(self, x):
+        return self.energy(x)
+
+    def energy(self, x):
+        return self.model.energy(x, self.sigma)
+
+    def score(self, x):
+        return self.model.score(x, self.sigma)
+
+    def denoise(self, xi):
+        return self.model.denoise(xi, self.sigma)
+
+    def experts(self, x):
+        return self.model.experts(x, self.sigma)
+
+    def log_density(self, x):
+        return self.model.log_density(x, self.sigma)
+
+    def energy_and_score(self, x):
+        return self.model.energy_and_score(x, self.sigma)

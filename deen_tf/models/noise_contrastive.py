@@ -264,7 +264,7 @@ class NoiseContrastive(EnergyModel):
     @pointwise
     def log_density(self, x, sigma):
         """Return log p_m(x) = c - E(x), (n,), normalised as far as learned."""
-        energy = self.energy_at(self.to_network(x), sigma / self.scales()[0])
+        energy = self.energy_at(self.to_network(x), self.level_at(sigma))
         return tf.convert_to_tensor(self.c) - energy
 
     def log_odds_at(self, u, sigma, training=False):

@@ -69,9 +69,8 @@ class DSM(VectorModel):
 
     def call(self, x, sigma=None, training=False):
         """Return psi(x), (n, ...)."""
-        s, each = self.scales()
-        level = self.level(x, sigma) / s
-        return self.score_at(self.to_network(x), level, training) / each
+        level = self.level_at(self.level(x, sigma))
+        return self.score_at(self.to_network(x), level, training) / self.scales()[1]
 
 
 @keras.saving.register_keras_serializable(package="deen_tf")
@@ -92,6 +91,6 @@ class DenoisingAutoencoder(VectorModel):
 
     def call(self, x, sigma=None, training=False):
         """Return r(x), (n, ...)."""
-        level = self.level(x, sigma) / self.scales()[0]
+        level = self.level_at(self.level(x, sigma))
         r = self.vector_at(self.to_network(x), level, training)
         return self.from_network(r)

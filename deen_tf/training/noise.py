@@ -28,7 +28,8 @@ each pair {x, K_r - x mod n}: if it is set the two change places.
 import numpy as np
 import tensorflow as tf
 
-TRAINING, EVALUATION, SHUFFLE, LEVELS = range(4)  # streams that never share a key
+# Streams that never share a key; LEVELS is added to the first two.
+TRAINING, EVALUATION, SHUFFLE, LEVELS = 0, 1, 2, 4
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = 0x1BD11BDA
