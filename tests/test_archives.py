@@ -228,6 +228,9 @@ def test_what_strangers_wrote_is_shown_short_and_printable(tmp_path):
     assert archives.legible(81 * "x") == 80 * "x" + "..."
 
 
-def test_a_pipe_or_socket_is_never_opened(tmp_path):
-    os.mkfifo(tmp_path / "imk00001.iml")
-    assert found(tmp_path) == [("imk00001.iml", None, None)]
+@pytest.mark.parametrize("name", ("imk00001.iml", "images.zip", "images.tar.gz"))
+def test_a_pipe_is_never_opened(name, tmp_path):
+    os.mkfifo(tmp_path / name)
+    assert found(tmp_path) == [(name, None, None)]
+    with pytest.raises(ValueError, match=f"{name}: .*not a regular file"):
+        vh.patches(tmp_path / name)

@@ -3,6 +3,7 @@
 import sys
 import tracemalloc
 
+import keras
 import numpy as np
 import pytest
 
@@ -198,6 +199,30 @@ def test_a_trained_model():
     image = rng.normal(size=(6, 6))
     answer = denoise_image(model, image, 0.7, 2)
     np.testing.assert_allclose(answer, slowly(model, image, 0.7, 2, (4, 4)), atol=1e-5)
+
+
+@pytest.mark.parametrize("point_shape", ((6, 5), (6, 5, 1), (6, 5, 3)))
+def test_a_model_of_images(point_shape):
+    """A convolutional energy is given patches as it takes them."""
+    network = keras.Sequential(
+        [
+            keras.layers.Reshape((*point_shape, 1)[:3]),
+            keras.layers.Conv2D(4, 3, activation="softplus"),
+            keras.layers.Conv2D(1, 3),
+        ]
+    )
+    model = deen.DEEN(network=network, sigma=0.5, seed=0)
+    model.build((None, *point_shape))
+    image = np.random.default_rng(10).normal(size=(9, 11, 3))
+    answer = denoise_image(model, image, 0.7, 3)
+    if point_shape[-1] == 3:
+        wanted = slowly(model, image, 0.7, 3, (6, 5))
+    else:
+        channels = image.transpose(2, 0, 1)
+        wanted = [slowly(model, channel, 0.7, 3, (6, 5)) for channel in channels]
+        wanted = np.stack(wanted, axis=2)
+    np.testing.assert_allclose(answer, wanted, atol=1e-5)
+    assert np.abs(answer - image).max() > 1e-3
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,8 @@ def members(path, most, stack):
                 size,
                 functools.partial(_bytes, most, open, entry.path, "rb"),
             )
+    elif not os.path.isfile(path):  # a pipe would be waited for
+        raise OSError("not a regular file")
     elif path.lower().endswith(".zip"):
         archive = stack.enter_context(zipfile.ZipFile(path))
         for info in archive.infolist():
