@@ -49,6 +49,10 @@ class Average(keras.layers.Layer):
         return tf.concat([member.last_hidden(x) for member in self.members], axis=1)
 
     @property
+    def hidden_units(self):
+        return getattr(self.members[0], "hidden_units", None)
+
+    @property
     def hidden(self):
         return [layer for member in self.members for layer in member.hidden]
 

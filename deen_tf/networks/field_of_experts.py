@@ -100,6 +100,10 @@ class FieldOfExperts(keras.layers.Layer):
         return tf.reduce_sum(tf.reshape(h, (-1, self.places, h.shape[-1])), axis=1)
 
     @property
+    def hidden_units(self):
+        return self.experts.hidden_units
+
+    @property
     def hidden(self):
         return self.experts.hidden
 
