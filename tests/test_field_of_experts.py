@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deen_tf.networks.field_of_experts import FieldOfExperts
+from deen_tf import FieldOfExperts
 
 
 def random_field(hidden_units=(5, 4), size=3, stride=2, shape=(6, 8), seed=0):
@@ -15,9 +15,8 @@ def random_field(hidden_units=(5, 4), size=3, stride=2, shape=(6, 8), seed=0):
     )
     model.build((None, shape[0] * shape[1]))
     rng = np.random.default_rng(seed)
-    for weight in model.weights:
-        if "kernel" in weight.path or "bias" in weight.path:
-            weight.assign(rng.normal(size=weight.shape) / 2)
+    for weight in model.trainable_variables:
+        weight.assign(rng.normal(size=weight.shape) / 2)
     return model
 
 
@@ -103,6 +102,7 @@ def test_the_start_suits_the_data_and_depends_on_the_seed_alone():
     np.testing.assert_array_equal(first, again)
     assert not np.allclose(first, other)
     noisy = x + np.random.default_rng(7).normal(size=x.shape)
+    noisy = models[0].to_network(noisy.astype("float32")).numpy()
     windows = np.lib.stride_tricks.sliding_window_view(
         noisy.reshape(-1, 8, 8), (4, 4), (1, 2)
     ).reshape(-1, 16)
@@ -110,6 +110,10 @@ def test_the_start_suits_the_data_and_depends_on_the_seed_alone():
     # Both variances are those of samples of 20,000 windows, each to about 1%.
     np.testing.assert_allclose(spread, 1.3, rtol=0.05)
     np.testing.assert_allclose(first.sum(0), 0, atol=1e-4)  # blind to brightness
+    # The biases are as large, and spread the units' bends over the windows' values: 32
+    # draws know their standard deviation to 12%.
+    bias = np.asarray(models[0].hidden[0].bias)
+    assert bias.std() == pytest.approx(1.3, rel=0.4)
     assert not models[0].score(x).any()
 
 
@@ -132,7 +136,7 @@ def test_saved_and_loaded(tmp_path):
 def test_rank_bound():
     model = random_field(hidden_units=(1,), size=4, stride=4, shape=(8, 8))
     # Windows begin at -2, 2 and 6: three places along each side.
-    assert model.places == 9
+    assert model.network.places == 9
     assert model.loss_bound() == pytest.approx(0.4**2 * (64 - 9))
     x = np.random.default_rng(9).normal(size=(300, 64))
     assert np.linalg.matrix_rank(model.score(x), tol=1e-4) == 9
@@ -143,7 +147,11 @@ def test_rank_bound():
     "arguments, d, message",
     [
         ({"stride": 9}, 1024, "stride must be at most size = 8"),
-        ({}, 1000, "be square or have the shape given: got 1000 pixels"),
+        (
+            {},
+            1000,
+            "be square or have the shape given: got points of shape \\(1000,\\)",
+        ),
         ({}, 49, "at least 8 x 8 pixels"),
         ({"shape": (8, 9)}, 64, "shape \\(8, 9\\)"),
         ({"size": 0}, 64, "size must be at least 1"),

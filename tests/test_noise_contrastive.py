@@ -15,6 +15,8 @@ from deen_tf.models.noise_contrastive import (
     UniformNoise,
 )
 from deen_tf.training import noise
+from tests.in_units import objective
+from tests.test_models import Quadratic
 
 LAWS = (UniformNoise(0.1), GaussianNoise(), SmoothedNoise(0.4, centres=50))
 
@@ -110,7 +112,7 @@ def test_loss_is_the_log_loss_of_a_classifier(ratio, smooth):
 
     wanted = -np.log(data_probability(u))
     wanted -= np.log(1 - data_probability(y)).reshape(6, ratio).sum(1)
-    ours = model.objective(tf.constant(x), tf.constant(nu), tf.constant(y))
+    ours = objective(model, x, tf.constant(nu), model.to_network(tf.constant(y)))
     np.testing.assert_allclose(ours, wanted, rtol=1e-9)
 
 
@@ -118,10 +120,10 @@ def test_gradient_is_the_finite_difference():
     model = built(ratio=2)
     rng = np.random.default_rng(3)
     x, nu, y = data(6, 1), rng.normal(size=(6, 2)), data(12, 2)
-    x, nu, y = map(tf.constant, (x, nu, y))
+    nu, y = tf.constant(nu), model.to_network(tf.constant(y))
 
     def loss():
-        return tf.reduce_mean(model.objective(x, nu, y))
+        return tf.reduce_mean(objective(model, x, nu, y))
 
     with tf.GradientTape() as tape:
         value = loss()
@@ -149,17 +151,13 @@ def test_the_expected_loss_is_least_at_the_normalised_density(law, ratio):
     """
     s, r = 0.8, ratio
 
-    class Quadratic(NoiseContrastive):
-        def call(self, x):
-            return 0.5 * self.k * tf.reduce_sum(x**2, axis=1)
-
-        def build(self, input_shape):
-            super().build(input_shape)
-            self.k = self.add_weight(shape=(), name="k")
-
-    model = Quadratic((1,), noise=law, ratio=r, smooth=False, dtype="float64")
+    k = Quadratic(dtype="float64")
+    model = NoiseContrastive(
+        network=k, noise=law, ratio=r, smooth=False, dtype="float64"
+    )
+    model.build((None, 1))  # the data's own units: k is k
     sample = np.random.default_rng(0).normal(scale=s, size=(300, 1))
-    model.adapt(sample)
+    model.noise.adapt(sample)
     # The exact data law is seen only inside the box of the uniform law; 5 s reach beyond
     # it, where p_m must still be told from "no noise": give the box all of the grid.
     u = 10 * s * ((np.arange(4000) + 0.5) / 4000 - 0.5)[:, None]  # midpoints
@@ -168,22 +166,22 @@ def test_the_expected_loss_is_least_at_the_normalised_density(law, ratio):
     p = stats.norm(0, s).pdf(u[:, 0])
     q = np.exp(-model.noise.energy(tf.constant(u)).numpy())
     p, q = p / p.sum(), q / q.sum()
-    model.k.assign(1 / s**2)
+    k.k.assign(1 / s**2)
     model.c.assign(-0.5 * np.log(2 * np.pi * s**2))
 
     def loss(x, y):
-        return model.objective(tf.constant(x), None, tf.constant(np.repeat(y, r, 0)))
+        return objective(model, x, None, tf.constant(np.repeat(y, r, 0)))
 
     zero = np.zeros_like(u)
     with tf.GradientTape() as tape:
         over_data = tf.reduce_sum(p * loss(u, zero))
         over_noise = tf.reduce_sum(q * loss(zero, u))
         total = over_data + over_noise - loss(zero[:1], zero[:1])[0]
-    slopes = tape.gradient(total, [model.k, model.c])
+    slopes = tape.gradient(total, [k.k, model.c])
     # p at the edge is 4e-6 of its peak, and q cut off there: both small.
     np.testing.assert_allclose(slopes, 0, atol=2e-5)
     # And it is a minimum, not flat: either neighbour is worse.
-    for v in (model.k, model.c):
+    for v in (k.k, model.c):
         for change in (-0.2, 0.2):
             v.assign_add(change)
             moved = tf.reduce_sum(p * loss(u, zero)) + tf.reduce_sum(q * loss(zero, u))
@@ -196,7 +194,7 @@ def test_fit_learns_the_normalised_density():
     law = deen.datasets.GaussianMixture([[-0.8, 0.0], [0.8, 0.0]], 0.4, [1, 2])
     sigma, x = 0.2, law.sample(8192, seed=0)
     model = NoiseContrastive((16, 16), sigma=sigma, noise="gaussian")
-    model.compile(keras.optimizers.Adam(5e-3))
+    model.compile(keras.optimizers.Adam(5e-3), jit_compile=False)
     xi = law.sample_smoothed(4096, sigma, seed=1)
 
     def error():  # of a log density that varies by 0.94 over these points
@@ -228,19 +226,44 @@ def test_saved_exported_and_resumed_exactly(tmp_path):
     np.testing.assert_allclose(energy(x=x)["energy"], model.energy(x), 1e-6, 1e-6)
 
 
-def test_a_noise_law_that_has_not_seen_data_is_refused():
+@pytest.mark.parametrize("law", ("uniform", "gaussian", "smoothed"))
+def test_c_starts_where_model_and_noise_agree_on_average(law):
+    """mean (c - E) = mean log p_n over the data: with the other sign both are far apart."""
+    x = data()
+    model = NoiseContrastive((8,), noise=law, sigma=0.4, dtype="float64")
+    model.adapt(x)
+    log_n = -model.noise.energy(tf.constant(x)).numpy()
+    assert model.log_density(x).mean() == pytest.approx(log_n.mean(), abs=1e-9)
+    assert abs(log_n.mean()) > 1  # c with the wrong sign would be off by twice this
+
+
+def test_the_noise_of_the_points_and_the_points_of_the_noise_are_independent():
+    """Both from one key would share their words."""
+    model = NoiseContrastive((8,), noise="gaussian", dtype="float64", seed=3)
+    model.adapt(np.random.default_rng(0).normal(size=(400, 2)))
+    n = 2**14
+    nu, y = model.draw(
+        tf.zeros((n, 2), "float64"), lambda source=0: noise.key(3, 9, source=source)
+    )
+    y = y.numpy() / y.numpy().std(0)
+    # Correlations of independent normals, and of their squares, have errors 2^-7.
+    for a, b in ((nu, y), (nu**2, y**2), (nu[:, ::-1], y)):
+        for i in range(2):
+            assert abs(np.corrcoef(a[:, i], b[:, i])[0, 1]) < 4 * 2**-7
+
+
+def test_a_noise_law_without_data_takes_those_of_the_fit():
+    """From a stream's first batches, and for a model that was only asked before."""
     x = data(40).astype("float32")
     stream = tf.data.Dataset.from_tensor_slices(x).batch(10)
-    model = NoiseContrastive((4,))
-    model.compile(jit_compile=False)
-    with pytest.raises(ValueError, match="has not seen data yet: call adapt"):
-        model.fit(stream, verbose=0)
-    model.energy(x)
-    with pytest.raises(ValueError, match="has not seen data yet: call adapt"):
-        model.fit(x, verbose=0)
-    model.adapt(x)
-    history = model.fit(stream, shuffle=False, verbose=0).history
-    assert np.isfinite(history["loss"]).all()
+    for source, arguments in ((stream, {"shuffle": False}), (x, {})):
+        model = NoiseContrastive((4,))
+        model.compile(jit_compile=False)
+        model.energy(x)
+        assert np.isnan(model.noise.mean).all()
+        history = model.fit(source, verbose=0, **arguments).history
+        assert np.isfinite(history["loss"]).all()
+        np.testing.assert_allclose(model.noise.mean, x.mean(0), rtol=1e-5)
 
 
 def test_bad_arguments_are_named():

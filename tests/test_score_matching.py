@@ -12,6 +12,8 @@ from deen_tf.models.score_matching import (
     ScoreMatching,
     score_and_slopes,
 )
+from tests.in_units import objective
+from tests.test_models import Quadratic
 
 
 def built(cls, d, hidden=(5, 4), **kwargs):
@@ -43,7 +45,7 @@ def numpy_derivatives(model, x):
 def test_slopes_are_the_hessians_diagonal(d):
     model = built(ScoreMatching, d)
     x = np.random.default_rng(1).normal(size=(6, d))
-    psi, slopes = score_and_slopes(model, tf.constant(x))
+    psi, slopes = score_and_slopes(model, tf.constant(x), tf.constant(0.1, tf.float64))
     dE, d2E = numpy_derivatives(model, x)
     np.testing.assert_allclose(psi, -dE, rtol=1e-12, atol=1e-13)
     np.testing.assert_allclose(slopes, -d2E, rtol=1e-11, atol=1e-13)
@@ -55,7 +57,7 @@ def test_value_is_eq_9(smooth):
     x, nu = np.random.default_rng(1).normal(size=(2, 7, 2))
     dE, d2E = numpy_derivatives(model, x + 0.3 * nu if smooth else x)
     wanted = (dE**2 - 2 * d2E).sum(1)
-    ours = model.objective(tf.constant(x), tf.constant(nu))
+    ours = objective(model, x, tf.constant(nu))
     np.testing.assert_allclose(ours, wanted, rtol=1e-11)
 
 
@@ -65,7 +67,7 @@ def test_value_is_eq_10_in_both_forms():
         model = built(RegularizedScoreMatching, 2, regularization=0.4, form=form)
         dE, d2E = numpy_derivatives(model, x)
         wanted = (dE**2 - 2 * d2E + 0.4 * d2E**power).sum(1)
-        ours = model.objective(tf.constant(x), None)
+        ours = objective(model, x, None)
         np.testing.assert_allclose(ours, wanted, rtol=1e-11)
 
 
@@ -77,7 +79,7 @@ def test_gradient_is_the_finite_difference(cls, d):
     x, nu = tf.constant(rng.normal(size=(2, 6, d)))
 
     def loss():
-        return tf.reduce_mean(model.objective(x, nu))
+        return tf.reduce_mean(objective(model, x, nu))
 
     with tf.GradientTape() as tape:
         value = loss()
@@ -101,21 +103,13 @@ def best_k(cls, x, nu, **kwargs):
     The objective is a parabola in k, which three values determine.
     """
 
-    class Quadratic(cls):
-        def build(self, input_shape):
-            self.dimension = input_shape[-1]
-            self.k = self.add_weight(shape=(), name="k")
-            self.built = True
-
-        def call(self, x):
-            return 0.5 * self.k * tf.reduce_sum(x**2, axis=1)
-
-    model = Quadratic(dtype="float64", **kwargs)
+    network = Quadratic(dtype="float64")
+    model = cls(network=network, dtype="float64", **kwargs)
     model.build((None, 2))
     values = []
     for k in (0.0, 1.0, 2.0):
-        model.k.assign(k)
-        losses = model.objective(tf.constant(x), tf.constant(nu))
+        network.k.assign(k)
+        losses = objective(model, x, tf.constant(nu))
         values.append(tf.reduce_mean(losses).numpy())
     a, b, _ = np.polyfit((0.0, 1.0, 2.0), values, 2)
     assert a > 0
@@ -157,7 +151,13 @@ class TestMinimumForAQuadraticEnergy:
         assert k == pytest.approx(wanted, rel=1e-9, abs=1e-9)
 
     def test_lambda_is_sigma_squared_by_default(self):
-        assert RegularizedScoreMatching(sigma=0.3).regularization == pytest.approx(0.09)
+        for form in ("squared", "printed"):
+            k = best_k(RegularizedScoreMatching, self.x, self.nu, sigma=0.3, form=form)
+            wanted = {
+                "squared": 1 / (self.s2 + 0.09),
+                "printed": (1 - 0.09 / 2) / self.s2,
+            }[form]
+            assert k == pytest.approx(wanted, rel=1e-9)
 
 
 def test_deen_is_smooth_score_matching_plus_a_constant():
@@ -173,27 +173,35 @@ def test_deen_is_smooth_score_matching_plus_a_constant():
     sm, dn = (built(cls, d, sigma=sigma) for cls in (ScoreMatching, deen.DEEN))
     for x in ([[0.2, -0.5]], [[1.0, 2.0]]):
         points = tf.constant(np.repeat(x, len(nu), axis=0))
-        L_0 = weight @ sm.objective(points, tf.constant(nu)).numpy()
-        L_deen = weight @ dn.objective(points, tf.constant(nu)).numpy()
+        L_0 = weight @ objective(sm, points, tf.constant(nu)).numpy()
+        L_deen = weight @ objective(dn, points, tf.constant(nu)).numpy()
         assert L_deen / sigma**4 == pytest.approx(L_0 + d / sigma**2, rel=1e-8)
 
 
 def test_squared_term_is_the_expansion_where_it_is_exact():
     """E_e l(x + e) = l + lambda sum_i (d2E/dx_i^2)^2 for a separable quadratic energy."""
-    scales = tf.constant([0.5, 3.0], tf.float64)
 
-    class Separable(ScoreMatching):
-        def call(self, x):
-            return 0.5 * tf.reduce_sum(scales * x**2, axis=1)
+    class Separable(keras.layers.Layer):
+        def call(self, z):
+            return 0.5 * tf.constant([0.5, 3.0], tf.float64) * z**2
 
     x = np.random.default_rng(0).normal(size=(4, 2))
-    model = Separable(sigma=0.7, dtype="float64")
+    smooth, clean = (
+        ScoreMatching(
+            network=Separable(dtype="float64"),
+            sigma=0.7,
+            dtype="float64",
+            smooth=smooth,
+        )
+        for smooth in (True, False)
+    )
     # +e and -e in each dimension: exact for polynomials of third degree.
     clouds = np.sqrt(2) * np.concatenate([np.eye(2), -np.eye(2)])
-    cloud = np.mean([model.objective(x, tf.constant([e])) for e in clouds], axis=0)
-    model.smooth = False
-    clean = model.objective(tf.constant(x), None).numpy()
-    np.testing.assert_allclose(cloud - clean, 0.49 * (0.25 + 9.0), rtol=1e-10)
+    for model in (smooth, clean):
+        model.build((None, 2))
+    cloud = np.mean([objective(smooth, x, tf.constant([e])) for e in clouds], axis=0)
+    at_x = objective(clean, x, None).numpy()
+    np.testing.assert_allclose(cloud - at_x, 0.49 * (0.25 + 9.0), rtol=1e-10)
 
 
 def test_fit_learns_the_score_of_a_gaussian():
@@ -201,7 +209,7 @@ def test_fit_learns_the_score_of_a_gaussian():
     x = np.random.default_rng(0).normal(scale=s, size=(8192, 2))
     model = ScoreMatching((16, 16), sigma=sigma)
     model.build((None, 2))  # Keras' usual weights: adapted ones begin at the answer
-    model.compile(keras.optimizers.Adam(5e-3))
+    model.compile(keras.optimizers.Adam(5e-3), jit_compile=False)
     model.fit(x, batch_size=512, epochs=25, verbose=0)
     xi = np.random.default_rng(1).normal(scale=np.hypot(s, sigma), size=(4096, 2))
     psi = -xi / (s**2 + sigma**2)
