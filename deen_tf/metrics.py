@@ -1,29 +1,51 @@
-"""How near a model is to the truth, and a denoised image to the clean one.
+"""How near a model is to the truth.
 
-Densities, with p* = exp(-E*) exact and q = exp(-E) / Z the model's (Eqs. 1-3):
+With p* = exp(-E*) exact and q = exp(-E) / Z the model's (Eqs. 1-3):
 
     relative score error   E|psi - psi*|^2 / E|psi*|^2
     Fisher divergence      E|psi - psi*|^2                      (Eqs. 4, 13; no factor 1/2)
-    grid KL                sum p* log(p* / q)  over the cells of a grid, in nats
-    total variation        1/2 sum |p* - q|
+    energy error           E - E* up to a constant, over points of p*
+    mode ratios            (mass of a mode under q) / (mass under p*), by points of p*
     relative curl          rms(d1 psi2 - d2 psi1) / rms ||J||_F                  two dimensions
     asymmetry              sum ||J - J^T||_F^2 / (4 sum ||J||_F^2)               any dimension
 
-On a grid, E needs to be known up to a constant only: q is normalised over the grid's box.
-(A tanh network's energy is bounded, so that exp(-E) has no integral over the whole plane:
-the box is part of the definition and goes with every number.)
-
-Images: the paper's err/pixel |x - x_hat|^2 / d (Sec. 4), PSNR and SSIM, per patch;
-`mean_and_standard_error` takes their mean over patches with its error over images.
-
-Energies are functions (n, 2) -> (n,), or anything with such an `.energy`.
+In the plane more can be measured, by quadrature: `deen_tf.grids`. Of images:
+`deen_tf.image_metrics`. The names of both are here, too. log Z in many dimensions:
+`deen_tf.annealing`.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 
-from deen_tf.checks import as_points, image_shape, positive, whole
+from deen_tf.checks import as_points, positive, whole
+from deen_tf.grids import grid_kl, smallest_mode_ratio, total_variation
+from deen_tf.image_metrics import (
+    alike,
+    err_per_pixel,
+    mean_and_standard_error,
+    psnr,
+    removed_noise_fraction,
+    ssim,
+)
 
-LOST_MASS = 1e-6  # of the exact density, outside the grid or between its points
+__all__ = [
+    "asymmetry",
+    "energy_error",
+    "err_per_pixel",
+    "fisher_divergence",
+    "grid_kl",
+    "mean_and_standard_error",
+    "mode_ratios",
+    "projected_asymmetry",
+    "psnr",
+    "relative_curl",
+    "relative_score_error",
+    "removed_noise_fraction",
+    "smallest_mode_ratio",
+    "ssim",
+    "total_variation",
+]
 
 
 def fisher_divergence(score, true_score):
@@ -34,7 +56,7 @@ def fisher_divergence(score, true_score):
     score, true_score : array_like, shape (n, d)
         The model's and the exact score at the same points.
     """
-    psi, true = _alike(score, true_score, "score", "true_score")
+    psi, true = alike(score, true_score, "score", "true_score")
     return float(np.sum((psi - true) ** 2) / len(psi))
 
 
@@ -43,117 +65,115 @@ def relative_score_error(score, true_score):
 
     Parameters are those of `fisher_divergence`.
     """
-    psi, true = _alike(score, true_score, "score", "true_score")
+    psi, true = alike(score, true_score, "score", "true_score")
     power = np.sum(true**2)
     if power == 0:
         raise ValueError("true_score is zero everywhere: no error relative to it")
     return float(np.sum((psi - true) ** 2) / power)
 
 
-def grid_kl(true_energy, energy, box, points=400):
-    """Return KL(exact density || normalised model) in nats, by quadrature.
+class EnergyError(NamedTuple):
+    """How far an energy is from the exact one, up to a constant; in nats.
+
+    Attributes
+    ----------
+    constant : float
+        c, the trimmed mean of E - E*.
+    mean : float
+        Trimmed mean of |E - E* - c|.
+    quantiles : ndarray
+        Of |E - E* - c|, all points counted.
+    """
+
+    constant: float
+    mean: float
+    quantiles: np.ndarray
+
+
+def energy_error(energy, true_energy, trim=0.01, quantiles=(0.5, 0.9, 0.99)):
+    """Return the error of an energy over points of the exact density.
 
     Parameters
     ----------
-    true_energy : callable or object with .energy
-        E* = -log p* of a NORMALISED density, which is how its mass in the box is checked.
-    energy : callable or object with .energy
-        The model's E, up to a constant.
-    box : ((low, high), (low, high)) or (low, high)
-        Edges of the grid along x1 and x2; one pair serves for both.
-    points : int
-        Cells along each axis; the midpoint rule.
+    energy, true_energy : array_like, shape (n,)
+        E and E* at the same points.
+    trim : float
+        Fraction left out of the means: of the mean of E - E* at both ends, of that of
+        |E - E* - c| at the upper one.
+    quantiles : sequence of float
 
     Returns
     -------
-    float
-        Not negative; infinite if the model has no mass where the truth has.
-
-    Raises
-    ------
-    ValueError
-        If the grid does not hold all but 1e-6 of the exact mass (too small, or too coarse),
-        or an energy is NaN.
+    EnergyError
     """
-    log_p, log_q = _both(true_energy, energy, box, points)
-    p = np.exp(log_p)
-    held = p > 0  # elsewhere p log p = 0
-    return max(0.0, float(np.sum(p[held] * (log_p[held] - log_q[held]))))
+    E, true = _rows(energy, true_energy, "energy", "true_energy")
+    cut = int(positive(trim, "trim", zero=True) * len(E))
+    if 2 * cut >= len(E):
+        raise ValueError(f"trim must be less than 0.5, got {trim}")
+    gap = np.sort(E - true)
+    constant = gap[cut : len(gap) - cut].mean()
+    gap = np.sort(np.abs(gap - constant))
+    return EnergyError(
+        float(constant),
+        float(gap[: len(gap) - cut].mean()),
+        np.quantile(gap, quantiles),
+    )
 
 
-def total_variation(true_energy, energy, box, points=400):
-    """Return 1/2 sum |p* - q| on a grid: 0 for equal densities, 1 for disjoint ones.
+class ModeRatios(NamedTuple):
+    """Masses of modes under a model, over those under the exact density.
 
-    Parameters and errors are those of `grid_kl`.
+    Attributes
+    ----------
+    ratios : ndarray, shape (k,)
+    errors : ndarray, shape (k,)
+        Their standard errors.
+    effective : float
+        (sum w)^2 / sum w^2, the effective number of points: of few, errors mean little.
     """
-    log_p, log_q = _both(true_energy, energy, box, points)
-    return float(0.5 * np.abs(np.exp(log_p) - np.exp(log_q)).sum())
+
+    ratios: np.ndarray
+    errors: np.ndarray
+    effective: float
 
 
-def mode_masses(energy, centers, box, points=400):
-    """Return the mass of the normalised density that lies nearest to each centre.
+def mode_ratios(energy, true_energy, modes):
+    """Return what mass each mode has under the model, over its exact mass.
+
+    From points x_i of the exact density: with the weights w_i = exp(E*(x_i) - E(x_i)) they
+    are points of the model's, as far as its mass lies where they do, and
+
+        ratio_k = mean of w over the points of mode k / mean of w over all.
 
     Parameters
     ----------
-    energy : callable or object with .energy
-    centers : array_like, shape (k, 2)
-        The modes, or points along a curve.
-    box, points
-        See `grid_kl`.
+    energy, true_energy : array_like, shape (n,)
+        E and E*, each up to a constant.
+    modes : array_like of int, shape (n,)
+        Which mode each point belongs to, from 0 to k - 1; every one has a point.
 
     Returns
     -------
-    ndarray, shape (k,)
-        They sum to 1.
+    ModeRatios
     """
-    nearest, k = _nearest(centers, box, points)
-    return np.bincount(nearest, np.exp(_log_masses(energy, box, points)), k)
-
-
-def mass_in_modes(true_energy, energy, box, points=400, level=0.99):
-    """Return the model's mass where the data are: `level` if it is right, 0 if it is elsewhere.
-
-    "Where the data are" is the exact density's region of highest density that holds the
-    fraction `level` of its mass. A model whose mass has gone to a place without data has
-    little there. It does not see whether the mass is shared rightly between modes: for
-    that, `smallest_mode_ratio`.
-
-    Parameters and errors are those of `grid_kl`.
-    """
-    log_p, log_q = _both(true_energy, energy, box, points)
-    return float(np.exp(log_q)[_highest(log_p, level)].sum())
-
-
-def smallest_mode_ratio(true_energy, energy, centers, box, points=400, level=0.99):
-    """Return the least, over the modes, of (model's mass) / (exact mass) of a mode.
-
-    1 if every mode has its share, 0 if one is lost: mode collapse in one number. A mode is
-    the part of the exact density's `level` region of highest density (see `mass_in_modes`)
-    nearest to its centre, so that mass far from all data counts for none. Between 0 and 1.
-
-    Parameters
-    ----------
-    centers : array_like, shape (k, 2)
-        The modes, or points along a curve (the pieces of a spiral).
-    true_energy, energy, box, points, level
-        See `mass_in_modes`.
-
-    Raises
-    ------
-    ValueError
-        As `grid_kl`, or if a centre has none of the exact mass.
-    """
-    log_p, log_q = _both(true_energy, energy, box, points)
-    nearest, k = _nearest(centers, box, points)
-    region = _highest(log_p, level)
-    true = np.bincount(nearest[region], np.exp(log_p)[region], k)
-    if true.min() <= 0:
+    E, true = _rows(energy, true_energy, "energy", "true_energy")
+    modes = np.asarray(modes)
+    if modes.shape != E.shape or modes.dtype.kind not in "biu" or modes.min() < 0:
         raise ValueError(
-            f"no data near centre {np.argmin(true)}: not a mode of the truth"
+            f"modes must be {len(E)} whole numbers from 0, one for each point, got {modes!r:.80}"
         )
-    return min(
-        1.0,
-        float(np.min(np.bincount(nearest[region], np.exp(log_q)[region], k) / true)),
+    modes = modes.astype(np.intp)
+    w = np.exp(true - E - np.max(true - E))
+    w /= w.mean()
+    count = np.bincount(modes)
+    if count.min() == 0:
+        raise ValueError(f"mode {count.argmin()} has no point")
+    ratios = np.bincount(modes, w) / count
+    # Delta method: a point of mode k moves the mean over k, and every point that over all.
+    n, own = len(w), np.bincount(modes, w**2) / count - ratios**2
+    variance = own * (n / count - 2 * ratios) + ratios**2 * w.var()
+    return ModeRatios(
+        ratios, np.sqrt(np.maximum(variance, 0) / n), float(n**2 / np.sum(w**2))
     )
 
 
@@ -191,185 +211,77 @@ def asymmetry(jacobians):
         return float(np.sum((J - J.transpose(0, 2, 1)) ** 2) / (4 * np.sum(J**2)))
 
 
-def err_per_pixel(x, x_hat):
-    """Return |x - x_hat|^2 / d of each patch (Sec. 4), shape (n,).
+def projected_asymmetry(field, x, probes=4, step=None, seed=0, batch=1024):
+    """Return `asymmetry` of a field in many dimensions, without its Jacobians.
+
+    For independent v, w ~ N(0, I): E (v^T (J - J^T) w)^2 = ||J - J^T||_F^2 and
+    E |J^T v|^2 = E |J v|^2 = ||J||_F^2, so that products of J with vectors do. The relative
+    standard error is at most sqrt(8 / (n probes)).
 
     Parameters
     ----------
-    x, x_hat : array_like, shape (n, d)
-        Clean and denoised patches.
+    field : object with `.score`
+        (n, ...) -> (n, ...), each point for itself.
+    x : array_like, shape (n, ...)
+    probes : int
+        Pairs v, w for each point.
+    step : float, optional
+        If given, J v by central differences of this step times v; otherwise J^T v by
+        TensorFlow.
+    seed : int
+    batch : int
+        Points at once.
     """
-    x, x_hat = _alike(x, x_hat, "x", "x_hat")
-    return np.mean((x - x_hat) ** 2, axis=1)
+    dtype = getattr(field, "compute_dtype", "float64")
+    x = as_points(x, ..., dtype=dtype)
+    rng = np.random.default_rng(whole(seed, "seed", least=0))
+    product = _transposed_products if step is None else _products
+    above = below = 0.0
+    for _ in range(whole(probes, "probes")):
+        for first in range(0, len(x), whole(batch, "batch")):
+            points = x[first : first + batch]
+            v, w = rng.normal(size=(2, *points.shape)).astype(dtype)
+            Jv, Jw = (
+                np.asarray(J, "float64").reshape(len(points), -1)
+                for J in product(field, points, v, w, step)
+            )
+            v, w = v.reshape(Jv.shape), w.reshape(Jv.shape)
+            above += np.sum(np.sum(v * Jw - w * Jv, axis=1) ** 2)
+            below += 2 * np.sum(Jv**2 + Jw**2)
+    return float(above / below) if below else float("nan")
 
 
-def psnr(x, x_hat, peak):
-    """Return 10 log10(peak^2 / err_per_pixel) of each patch in decibel, shape (n,).
-
-    Parameters
-    ----------
-    x, x_hat : array_like, shape (n, d)
-    peak : float or array_like, shape (n,)
-        The largest possible signal, or the range of each clean patch.
-    """
-    error = err_per_pixel(x, x_hat)
-    with np.errstate(divide="ignore"):
-        return 10 * np.log10(_ranges(peak, len(error), "peak") ** 2 / error)
-
-
-def ssim(x, x_hat, shape, data_range):
-    """Return the structural similarity (Wang et al. 2004) of each patch, shape (n,).
-
-    scikit-image's, with that paper's Gaussian window (standard deviation 1.5, 11 x 11).
-
-    Parameters
-    ----------
-    x, x_hat : array_like, shape (n, d)
-    shape : pair of int
-        (height, width), 11 at least.
-    data_range : float or array_like, shape (n,)
-        Of the values, of all or of each patch.
-    """
-    from skimage.metrics import structural_similarity
-
-    x, x_hat = _alike(x, x_hat, "x", "x_hat")
-    ranges = _ranges(data_range, len(x), "data_range")
-    shape = image_shape(shape)
-    if np.prod(shape) != x.shape[1] or min(shape) < 11:
+def _rows(a, b, name_a, name_b):
+    if np.ndim(a) != 1 or np.shape(a) != np.shape(b):
         raise ValueError(
-            f"shape must be 11 x 11 or more of {x.shape[1]} pixels, got {shape}"
+            f"{name_a} and {name_b} must be one (n,), got {np.shape(a)} and {np.shape(b)}"
         )
-    settings = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
-    triples = zip(x.reshape(-1, *shape), x_hat.reshape(-1, *shape), ranges, strict=True)
-    return np.array(
-        [structural_similarity(a, b, data_range=r, **settings) for a, b, r in triples]
+    columns = ((a, name_a), (b, name_b))
+    return (
+        as_points(np.reshape(c, (-1, 1)), 1, n, "float64")[:, 0] for c, n in columns
     )
 
 
-def mean_and_standard_error(values, groups=None):
-    """Return the mean over patches and its standard error over images.
+def _transposed_products(field, x, v, w, _):
+    """Return J^T v and J^T w."""
+    import tensorflow as tf
 
-    Patches of one image are not independent, so the error is that of a mean of clusters:
-    SE^2 = G / (G - 1) sum_g (sum_{i in g} (v_i - mean))^2 / n^2, G groups, n values. With a
-    group for each value it is the usual std / sqrt(n).
-
-    Parameters
-    ----------
-    values : array_like, shape (n,)
-    groups : array_like, shape (n,), optional
-        Which image each patch comes from (`Patches.image_of`).
-
-    Returns
-    -------
-    mean, standard_error : float
-        The error is NaN if there is one group only.
-    """
-    n = np.size(values)
-    groups = np.arange(n) if groups is None else np.asarray(groups)
-    if np.ndim(values) != 1 or groups.shape != (n,) or not n:
-        raise ValueError(
-            f"values {np.shape(values)} and groups {groups.shape} must be one (n,)"
-        )
-    values = as_points(np.reshape(values, (n, 1)), 1, "values", "float64")[:, 0]
-    mean = values.mean()
-    _, group = np.unique(groups, return_inverse=True)
-    sums = np.bincount(group, values - mean)
-    if len(sums) == 1:
-        return float(mean), float("nan")
-    variance = len(sums) / (len(sums) - 1) * np.sum(sums**2) / len(values) ** 2
-    return float(mean), float(np.sqrt(variance))
+    x = tf.constant(x)
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(x)
+        psi = field.score(x)
+        pv, pw = tf.reduce_sum(psi * v), tf.reduce_sum(psi * w)
+    return tape.gradient(pv, x), tape.gradient(pw, x)
 
 
-def removed_noise_fraction(x, xi, x_hat):
-    """Return 1 - E|x - x_hat|^2 / E|x - xi|^2: 1 if all noise is gone, 0 if none.
-
-    Parameters
-    ----------
-    x, xi, x_hat : array_like, shape (n, d)
-        Clean, noisy and denoised points.
-    """
-    noise = err_per_pixel(x, xi).mean()
-    if noise == 0:
-        raise ValueError("xi equals x: there is no noise to remove")
-    return float(1 - err_per_pixel(x, x_hat).mean() / noise)
-
-
-def _both(true_energy, energy, box, points):
-    """Return the logarithms of both densities' masses in the cells, each summing to 1."""
-    log_p = _log_masses(true_energy, box, points, exact=True)
-    return log_p, _log_masses(energy, box, points)
-
-
-def _log_masses(energy, box, points, exact=False):
-    centers, cell = _grid(box, points)
-    if not callable(getattr(energy, "energy", energy)):
-        raise TypeError(f"an energy must be a function or have one, got {energy!r}")
-    E = np.asarray(getattr(energy, "energy", energy)(centers), "float64")
-    if E.shape != (len(centers),):
-        raise ValueError(f"an energy must have shape ({len(centers)},), got {E.shape}")
-    if np.isnan(E).any() or not (E > -np.inf).all() or not np.isfinite(E).any():
-        raise ValueError(
-            "an energy on the grid is NaN, minus infinity or infinite everywhere"
-        )
-    lowest = E.min()
-    log_mass = np.log(np.sum(np.exp(lowest - E))) - lowest
-    if exact and abs(np.expm1(log_mass + np.log(cell))) > LOST_MASS:
-        raise ValueError(
-            f"the grid of {points} x {points} cells over {box} holds a mass of "
-            f"{np.exp(log_mass + np.log(cell)):.8f} of the exact density, not 1 to {LOST_MASS:g}: "
-            "widen the box, add points, or normalise the density"
-        )
-    return -E - log_mass
-
-
-def _grid(box, points):
-    """Return the midpoints of the cells, (points^2, 2), x2 fastest, and a cell's area."""
-    points = whole(points, "points", 2)
-    try:
-        edges = np.asarray(box, "float64")
-    except (TypeError, ValueError):
-        edges = np.empty(0)
-    edges = np.stack([edges, edges]) if edges.shape == (2,) else edges
-    if (
-        edges.shape != (2, 2)
-        or not np.isfinite(edges).all()
-        or (edges[:, 0] >= edges[:, 1]).any()
-    ):
-        raise ValueError(
-            f"box must be ((low, high), (low, high)) or (low, high), got {box}"
-        )
-    steps = (edges[:, 1] - edges[:, 0]) / points
-    x1, x2 = edges[:, :1] + steps[:, None] * (np.arange(points) + 0.5)
-    centers = np.stack(np.meshgrid(x1, x2, indexing="ij"), axis=2).reshape(-1, 2)
-    return centers, float(steps.prod())
-
-
-def _nearest(centers, box, points):
-    """Return the index of the centre nearest to each cell, and the number of centres."""
-    from scipy.spatial import cKDTree
-
-    centers = as_points(centers, 2, "centers", "float64")
-    return cKDTree(centers).query(_grid(box, points)[0])[1], len(centers)
-
-
-def _highest(log_p, level):
-    """Return which cells make up the region of highest density with mass `level`."""
-    level = positive(level, "level")
-    if level > 1:
-        raise ValueError(f"level is a fraction of the mass, got {level}")
-    order = np.argsort(-log_p, kind="stable")
-    inside = np.zeros(len(log_p), bool)
-    reached = np.searchsorted(np.cumsum(np.exp(log_p[order])), level)
-    inside[order[: reached + 1]] = True
-    return inside
-
-
-def _alike(a, b, name_a, name_b):
-    a = as_points(a, name=name_a, dtype="float64")
-    b = as_points(b, a.shape[1], name_b, "float64")
-    if len(a) != len(b):
-        raise ValueError(f"{name_a} has {len(a)} points but {name_b} has {len(b)}")
-    return a, b
+def _products(field, x, v, w, step):
+    """Return J v and J w by central differences."""
+    step = positive(step, "step")
+    return (
+        (np.asarray(field.score(x + step * u)) - np.asarray(field.score(x - step * u)))
+        / (2 * step)
+        for u in (v, w)
+    )
 
 
 def _jacobians(jacobians):
@@ -383,17 +295,3 @@ def _jacobians(jacobians):
         )
     flat = as_points(np.reshape(jacobians, (n, d * d)), None, "jacobians", "float64")
     return flat.reshape(n, d, d)
-
-
-def _ranges(value, n, name):
-    if np.ndim(value) == 0:
-        return np.full(n, positive(np.asarray(value).item(), name))
-    if np.shape(value) != (n,):
-        raise ValueError(
-            f"{name} must be one number or {n}, one for each patch, got shape "
-            f"{np.shape(value)}"
-        )
-    value = as_points(np.reshape(value, (n, 1)), 1, name, "float64")[:, 0]
-    if value.min() <= 0:
-        raise ValueError(f"{name} must be positive, got {value.min()}")
-    return value

@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from deen_tf import metrics
+from deen_tf.laws.mixtures import GaussianMixture
 
 BOX = (-8, 8)
 
@@ -158,64 +159,44 @@ WEIGHTS = np.array([0.2, 0.3, 0.5])
 TRUTH = mixture(WEIGHTS, CENTERS)
 
 
-def test_modes_have_the_mass_of_their_weights():
-    # Half the least distance is 2.0, more than 6 standard deviations.
-    masses = metrics.mode_masses(TRUTH, CENTERS, (-5, 5))
-    np.testing.assert_allclose(masses, WEIGHTS, atol=1e-6)
-    np.testing.assert_allclose(
-        metrics.mode_masses(TRUTH, CENTERS[::-1], (-5, 5)), WEIGHTS[::-1], atol=1e-6
-    )
-
-
-def test_the_truth_has_all_its_modes():
-    assert metrics.smallest_mode_ratio(TRUTH, TRUTH, CENTERS, (-5, 5)) == pytest.approx(
-        1
-    )
-    # To a cell of the grid, which holds (10 / 400)^2 of at most 0.5 / (2 pi 0.09): 6e-4.
-    assert metrics.mass_in_modes(TRUTH, TRUTH, (-5, 5)) == pytest.approx(0.99, abs=6e-4)
-    assert metrics.mass_in_modes(TRUTH, TRUTH, (-5, 5), level=0.5) == pytest.approx(
-        0.5, abs=6e-4
-    )
-
-
 @pytest.mark.parametrize(
     "weights, ratio, variation",
     [
+        (WEIGHTS, 1.0, 0.0),
         ((0.3, 0.2, 0.5), 2 / 3, 0.1),  # worst where 0.3 became 0.2
         ((0.0, 0.5, 0.5), 0.0, 0.2),  # one mode lost
         ((0.0, 0.0, 1.0), 0.0, 0.5),
     ],
 )
-def test_collapse_shows_in_the_least_ratio_not_in_the_mass(weights, ratio, variation):
+def test_collapse_shows_in_the_least_ratio(weights, ratio, variation):
     model = mixture(weights, CENTERS)
     found = metrics.smallest_mode_ratio(TRUTH, model, CENTERS, (-5, 5))
     assert found == pytest.approx(ratio, abs=1e-3)
     assert metrics.total_variation(TRUTH, model, (-5, 5)) == pytest.approx(
         variation, abs=1e-3
     )
-    assert metrics.mass_in_modes(TRUTH, model, (-5, 5)) > 0.98
 
 
-def test_mass_away_from_the_data_shows_in_both():
+def test_mass_away_from_the_data_shows_in_the_least_ratio():
     away = np.vstack([CENTERS, [[-3.0, 3.0]]])
     model = mixture(np.append(0.1 * WEIGHTS, 0.9), away)
-    assert metrics.mass_in_modes(TRUTH, model, (-5, 5)) == pytest.approx(
-        0.099, abs=1e-3
-    )
     # Nearest to the third centre, but not in its region.
     ratio = metrics.smallest_mode_ratio(TRUTH, model, CENTERS, (-5, 5))
     assert ratio == pytest.approx(0.1, abs=1e-3)
 
 
 def test_a_flat_model_has_the_area_of_the_modes():
-    # The 99 % region of a mode of weight w is a disc of squared radius 2 s^2 log(w / c).
-    mass = metrics.mass_in_modes(TRUTH, lambda x: np.zeros(len(x)), (-5, 5))
-    p = np.exp(-TRUTH(grid := np.random.default_rng(0).uniform(-5, 5, (400_000, 2))))
-    order = np.sort(p)[::-1]
-    inside = np.searchsorted(np.cumsum(order) / p.sum(), 0.99) / len(grid)
-    assert mass == pytest.approx(
-        inside, abs=0.003
-    )  # Monte Carlo: sqrt(0.08 / 400,000) = 5e-4
+    """The `level` region of a mode of weight w is a disc of squared radius 2 s^2 log(w / c)."""
+
+    def flat(x):
+        return np.zeros(len(x))
+
+    one = mixture([1.0], CENTERS[:1])
+    for level in (0.5, 0.99):
+        area = -2 * np.pi * 0.3**2 * np.log(1 - level)
+        ratio = metrics.smallest_mode_ratio(one, flat, CENTERS[:1], (-5, 5), 800, level)
+        # The disc is made of cells of (10 / 800)^2, within half a cell of its edge.
+        assert ratio == pytest.approx(area / 100 / level, rel=0.01)
 
 
 def test_modes_that_are_none():
@@ -224,9 +205,114 @@ def test_modes_that_are_none():
             TRUTH, TRUTH, np.vstack([CENTERS, [[4.5, 4.5]]]), (-5, 5)
         )
     with pytest.raises(ValueError, match="level is a fraction"):
-        metrics.mass_in_modes(TRUTH, TRUTH, (-5, 5), level=1.5)
+        metrics.smallest_mode_ratio(TRUTH, TRUTH, CENTERS, (-5, 5), level=1.5)
     with pytest.raises(ValueError, match=r"centers must have shape \(n, 2\)"):
-        metrics.mode_masses(TRUTH, [1, 2], (-5, 5))
+        metrics.smallest_mode_ratio(TRUTH, TRUTH, [1, 2], (-5, 5))
+
+
+# ------------------------------------------------------------------ many dimensions
+
+
+def test_energy_error_is_up_to_a_constant_and_trimmed():
+    rng = np.random.default_rng(0)
+    true = rng.normal(size=100_000)
+    energy = true + 7 + 2 * rng.normal(size=true.shape)
+    error = metrics.energy_error(energy, true)
+    # |2 nu| has mean 2 sqrt(2 / pi); without its largest hundredth, mean over |nu| < a.
+    a = stats.norm.ppf(0.995)
+    wanted = 2 * 2 * (stats.norm.pdf(0) - stats.norm.pdf(a)) / 0.99
+    assert error.constant == pytest.approx(7, abs=0.03)  # 4 * 2 / sqrt(n)
+    assert error.mean == pytest.approx(wanted, rel=0.01)
+    quantiles = 2 * stats.norm.ppf(0.5 + np.array([0.5, 0.9, 0.99]) / 2)
+    np.testing.assert_allclose(error.quantiles, quantiles, rtol=0.02)
+    energy[:100] = 1e9  # a few far off do not decide
+    assert metrics.energy_error(energy, true).mean == pytest.approx(wanted, rel=0.02)
+    assert metrics.energy_error(true - 3, true).mean < 1e-12
+    whole = metrics.energy_error([1.0, 2, 3, 10], [0.0, 0, 0, 0], trim=0)
+    assert whole.constant == 4 and whole.mean == 3
+
+
+def test_mode_ratios_of_reweighted_mixtures():
+    """Points of p*, weights 0.2, 0.3, 0.5; a model of weights 0.4, 0.3, 0.3."""
+    means = 10.0 * np.eye(3)
+    truth = GaussianMixture(means, 1.0, [0.2, 0.3, 0.5])
+    model = GaussianMixture(means, 1.2, [0.4, 0.3, 0.3])
+    pulls = []
+    for seed in range(20):
+        x = truth.sample(5000, seed, "float64")
+        modes = x.argmax(1)
+        found = metrics.mode_ratios(model.energy(x) + 100, truth.energy(x), modes)
+        assert found.ratios == pytest.approx([2, 1, 0.6], rel=0.1)
+        pulls.append((found.ratios - [2, 1, 0.6]) / found.errors)
+    # 60 standard normals, of which two thirds are independent.
+    assert 0.6 < np.mean(np.square(pulls)) < 1.6
+    assert abs(np.mean(pulls)) < 0.5
+    w = np.exp(truth.energy(x) - model.energy(x))
+    w /= w.mean()
+    for k in range(3):  # the influence of each point on the ratio
+        inside, r = modes == k, w[modes == k].mean()
+        influence = inside * (w - r) / inside.mean() - r * (w - 1)
+        assert found.errors[k] == pytest.approx(influence.std() / np.sqrt(5000))
+    # The truth has all its modes, from any points, and all of them count.
+    same = metrics.mode_ratios(truth.energy(x), truth.energy(x), modes)
+    np.testing.assert_allclose(same.ratios, 1, rtol=1e-12)
+    np.testing.assert_allclose(same.errors, 0, atol=1e-9)
+    assert same.effective == pytest.approx(5000)
+
+
+class Linear:
+    """psi = M x, in NumPy or TensorFlow."""
+
+    def __init__(self, M):
+        self.M = M
+
+    def score(self, x):
+        return x @ self.M.T
+
+
+@pytest.mark.parametrize("step", (None, 0.1))
+def test_asymmetry_by_projections(step):
+    M = np.random.default_rng(1).standard_normal((6, 6))
+    x = np.random.default_rng(2).standard_normal((3000, 6))
+    wanted = metrics.asymmetry(M[None])
+    found = metrics.projected_asymmetry(Linear(M), x, probes=4, step=step, batch=1000)
+    # sqrt(8 / 12,000) = 2.6%; the transposed product has the same asymmetry.
+    assert found == pytest.approx(wanted, rel=0.1)
+    symmetric, rotation = Linear(M + M.T), Linear(M - M.T)
+    assert metrics.projected_asymmetry(symmetric, x, 1, step) < 1e-20
+    assert metrics.projected_asymmetry(rotation, x, 4, step) == pytest.approx(
+        1, rel=0.1
+    )
+
+
+def test_asymmetry_by_projections_of_a_field_that_bends():
+    """psi = (sin x_2, x_1 x_3, 0) against its Jacobians, point by point."""
+
+    class Field:
+        def score(self, x):
+            return np.stack([np.sin(x[:, 1]), x[:, 0] * x[:, 2], 0 * x[:, 0]], axis=1)
+
+    x = np.random.default_rng(3).standard_normal((20_000, 3))
+    J = np.zeros((len(x), 3, 3))
+    J[:, 0, 1], J[:, 1, 0], J[:, 1, 2] = np.cos(x[:, 1]), x[:, 2], x[:, 0]
+    found = metrics.projected_asymmetry(Field(), x, probes=2, step=1e-4)
+    assert found == pytest.approx(
+        metrics.asymmetry(J), rel=0.05
+    )  # sqrt(8 / 40,000) = 1.4%
+
+
+def test_many_dimensions_refuse():
+    with pytest.raises(ValueError, match=r"one \(n,\), got \(3,\) and \(2,\)"):
+        metrics.energy_error([1.0, 2, 3], [1.0, 2])
+    with pytest.raises(ValueError, match="energy must be finite"):
+        metrics.mode_ratios([np.nan, 1], [0.0, 0], [0, 1])
+    with pytest.raises(ValueError, match="trim must be less than 0.5"):
+        metrics.energy_error([1.0, 2], [0.0, 0], trim=0.5)
+    for modes in ([0, -1], [0.0, 1.0], [0]):
+        with pytest.raises(ValueError, match="modes must be 2 whole numbers"):
+            metrics.mode_ratios([1.0, 2], [0.0, 0], modes)
+    with pytest.raises(ValueError, match="mode 1 has no point"):
+        metrics.mode_ratios([1.0, 2], [0.0, 0], [0, 2])
 
 
 # ------------------------------------------------------------------ Jacobians
