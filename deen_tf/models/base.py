@@ -30,7 +30,7 @@ import tensorflow as tf
 from deen_tf.checks import as_points, check_resolution, positive, whole
 from deen_tf.models.pointwise import as_tensor, pointwise
 from deen_tf.models.units import UnitModel
-from deen_tf.training import loop, noise, replicas
+from deen_tf.training import loop, noise, replicas, sources
 
 
 class ScoreModel(UnitModel):
@@ -248,8 +248,8 @@ class ScoreModel(UnitModel):
             **kwargs,
         }
         split = positive(validation_split, "validation_split", zero=True)
-        if not loop.in_memory(x):
-            stream, data = loop.peek(x)
+        if not sources.in_memory(x):
+            stream, data = sources.peek(x)
             self._prepare(data)
             self._check_trainable()
             return loop.fit_stream(
@@ -257,10 +257,10 @@ class ScoreModel(UnitModel):
             )
         x = as_points(x, self.point_shape or ..., dtype=self.variable_dtype)
         check_resolution(x, self.sigma)
-        x, validation_data = loop.validation(x, split, validation_data)
+        x, validation_data = sources.validation(x, split, validation_data)
         self._prepare(x)
         self._check_trainable()
-        if loop.in_memory(validation_data):
+        if sources.in_memory(validation_data):
             validation_data = as_points(
                 validation_data, self.point_shape, "validation_data", x.dtype
             )
@@ -283,9 +283,9 @@ class ScoreModel(UnitModel):
         """Return the objective on the points x; as `keras.Model.evaluate`."""
         if y is not None:
             raise ValueError(f"{type(self).__name__} takes no y")
-        if not loop.in_memory(x):
+        if not sources.in_memory(x):
             if not self.built:
-                x, data = loop.peek(x)
+                x, data = sources.peek(x)
                 self.see_shape(data.shape)
             return super().evaluate(x, batch_size=batch_size, **kwargs)
         x = as_points(x, self.point_shape or ..., dtype=self.variable_dtype)

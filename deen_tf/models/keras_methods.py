@@ -11,7 +11,7 @@ import tensorflow as tf
 from deen_tf.atomic import replacing
 from deen_tf.checks import as_points
 from deen_tf.models import export
-from deen_tf.training import loop, replicas
+from deen_tf.training import loop, replicas, sources
 
 
 class KerasMethods(keras.Model):
@@ -83,7 +83,7 @@ class KerasMethods(keras.Model):
 
     def predict(self, x, **kwargs):
         """Return `call` of the points x; as `keras.Model.predict`."""
-        if loop.in_memory(x):
+        if sources.in_memory(x):
             x = as_points(x, self.point_shape or ..., dtype=self.variable_dtype)
             self.see_shape(x.shape)
         return super().predict(x, **kwargs)

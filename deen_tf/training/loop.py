@@ -27,18 +27,17 @@ and the plain graph. There the words of the noise (`deen_tf.training.noise`) and
 the data are still equal; sums are rounded otherwise, and training lets the difference grow.
 """
 
-import itertools
 import logging
 import math
 import time
-import types
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from deen_tf.checks import as_numbers, whole
+from deen_tf.checks import whole
 from deen_tf.training import guard, noise, replicas
+from deen_tf.training.sources import in_memory
 
 log = logging.getLogger("deen_tf")
 
@@ -47,83 +46,6 @@ MOST_STEPS = 4096  # of an epoch in one program
 MOST_EPOCHS = 256  # in one program
 FIRST_STEPS = 64  # of a long epoch, before its speed is known
 TRIALS = 3
-PEEK = 8  # batches of a stream that a model adapts to
-
-
-# ---- what the data are -----------------------------------------------------------------
-
-
-def in_memory(x):
-    """Whether x holds all its points now: whatever NumPy makes an array of."""
-    if x is None or isinstance(x, dict):
-        return False
-    streams = (
-        tf.data.Dataset,
-        keras.utils.PyDataset,
-        types.GeneratorType,
-        tf.distribute.DistributedDataset,
-        tf.data.Iterator,
-    )
-    if isinstance(x, streams):
-        return False
-    if tf.is_tensor(x):
-        return hasattr(x, "numpy")
-    return hasattr(x, "__array__") or isinstance(x, list | tuple)
-
-
-def peek(x):
-    """Return a stream, and its first points as an array, (n, ...)."""
-    if x is None or isinstance(x, dict):
-        as_numbers(x)  # says what is wrong
-    if isinstance(x, tf.data.Dataset):
-        first = list(x.take(PEEK))
-    elif isinstance(x, keras.utils.PyDataset):
-        first = [x[i] for i in range(min(len(x), PEEK))]
-    elif hasattr(x, "__next__"):
-        first = list(itertools.islice(x, PEEK))
-        x = _chain(first, x)
-    elif isinstance(x, tf.distribute.DistributedDataset):
-        return x, None
-    else:
-        raise TypeError(
-            "x must be an array of points, a tf.data.Dataset, a PyDataset or a generator, "
-            f"got {type(x).__name__}"
-        )
-    if not first:
-        raise ValueError("the stream has no batch: there is nothing to learn from")
-    points = []
-    for batch in first:
-        batch = keras.utils.unpack_x_y_sample_weight(batch)[0]
-        points.append(as_numbers(batch, "a batch of the stream"))
-    points = np.concatenate(points)
-    if not np.isfinite(points).all():
-        row, *_ = np.argwhere(~np.isfinite(points))[0]
-        raise ValueError(
-            f"the stream must be finite, got {points[row].ravel()[:8]} at row {row}"
-        )
-    return x, points
-
-
-def _chain(first, rest):
-    yield from first
-    yield from rest
-
-
-def validation(x, split, data):
-    """Return the points to train on, and those for validation."""
-    if not 0 <= split < 1:
-        raise ValueError(f"validation_split must lie in [0, 1), got {split!r}")
-    if isinstance(data, tuple) and len(data) == 1:  # as Keras takes x alone
-        data = data[0]
-    if data is not None or not split:
-        return x, data
-    kept = int(len(x) * (1 - split))
-    if not 0 < kept < len(x):
-        raise ValueError(
-            f"validation_split={split} of {len(x)} points leaves nothing to train or to "
-            "validate on"
-        )
-    return x[:kept], x[kept:]
 
 
 # ---- fit ---------------------------------------------------------------------------------
@@ -300,20 +222,25 @@ class Steps:
         self.count = self.whole + bool(self.rest)
         self.first = 0  # iterations at the start of this fit
         self.jit = with_xla(model, x[:batch_size])
-        self.run = replicas.runner(model, self.jit)
-        self.run.prepare({batch_size, self.rest} - {0})
+        self.replicas = None
+        if replicas.distributed(model):
+            sizes = {batch_size, self.rest} - {0}
+            self.replicas = replicas.Mirrored(model, self.jit, sizes)
         on_gpu = bool(tf.config.list_logical_devices("GPU"))
         self.known_trips = on_gpu and not model.run_eagerly
-        self.timed = {}  # program -> seconds of a step
-        self.used = set()
         self.order = None, None
+        # Program -> seconds of a step, None before the second call: the first compiles.
+        self.timed = model._programs.get((*self._key(), "seconds"), dict, "steps")
+
+    def _key(self):
+        return self.batch_size, self.n, self.whole, self.shuffle, self.jit
 
     # ---- how much at once ------------------------------------------------------------
 
     @property
     def seconds(self):
         """Seconds of a step as last measured, or None."""
-        return next(reversed(self.timed.values())) if self.timed else None
+        return next((s for s in reversed(self.timed.values()) if s), None)
 
     def _limit(self):
         """Return how many steps make a program."""
@@ -332,13 +259,13 @@ class Steps:
         seconds = self.seconds * self.count
         return int(np.clip(PROGRAM / seconds, 1, min(most, MOST_EPOCHS)))
 
-    def _timed(self, key, steps, call):
+    def _timed(self, name, steps, call):
         start = time.perf_counter()
         losses = call()
-        if key in self.used:  # not what it takes to compile
-            self.timed.pop(key, None)
-            self.timed[key] = (time.perf_counter() - start) / steps
-        self.used.add(key)
+        known = name in self.timed
+        self.timed.pop(name, None)  # the latest is the last
+        seconds = (time.perf_counter() - start) / steps
+        self.timed[name] = seconds if known else None
         return losses
 
     # ---- epochs ----------------------------------------------------------------------
@@ -416,19 +343,10 @@ class Steps:
     # ---- programs --------------------------------------------------------------------
 
     def _program(self, name, make):
-        key = (
-            name,
-            self.batch_size,
-            self.n,
-            self.whole,
-            self.shuffle,
-            self.jit,
-            self.model.run_eagerly,
-        )
         if self.model.run_eagerly:
             return make()
         return self.model._programs.get(
-            key, lambda: self.run.function(make(), self.jit), "steps"
+            (*self._key(), name), lambda: self._compiled(make()), "steps"
         )
 
     def _order(self, first):
@@ -442,6 +360,16 @@ class Steps:
         key = noise.key(self.model.seed, first, noise.SHUFFLE)
         return noise.permutation(places, self.n, key)
 
+    def _descend_on(self, x, rows):
+        """Descend on some rows of the points x; return the loss."""
+        if self.replicas:
+            return self.replicas.descend(x, rows)
+        return self.model.descend(tf.gather(x, rows))
+
+    def _compiled(self, program):
+        jit = self.jit and not self.replicas  # they have theirs inside
+        return tf.function(program, jit_compile=jit, autograph=False)
+
     def _descend(self, x, order, start, count, capacity):
         """Run `count` whole steps from step `start`; return their losses, (capacity,)."""
         losses = tf.TensorArray(self.model.variable_dtype, capacity, element_shape=())
@@ -449,7 +377,7 @@ class Steps:
         def step(i, losses):
             places = (start + i) * self.batch_size + tf.range(self.batch_size)
             # (tf.slice would make XLA compile anew for every start.)
-            loss = self.run.descend(x, tf.gather(order, places))
+            loss = self._descend_on(x, tf.gather(order, places))
             return i + 1, losses.write(i, loss)
 
         limits = (tf.constant(0), losses)
@@ -457,7 +385,7 @@ class Steps:
 
     def _descend_rest(self, x, order):
         places = self.whole * self.batch_size + tf.range(self.rest)
-        return self.run.descend(x, tf.gather(order, places))
+        return self._descend_on(x, tf.gather(order, places))
 
     def _make_part(self):
         def part(x, order, start, count):
@@ -543,7 +471,7 @@ class Programs:
     Of a `kind` that grows with the shapes of the data only the latest few are kept.
     """
 
-    KEPT = 6
+    KEPT = 8
 
     def __init__(self):
         self._programs = {}

@@ -60,7 +60,7 @@ def _changes(layer):
     )
 
 
-# ---- steps: of one process, or of the replicas of one machine ------------------------------
+# ---- the replicas of one machine ---------------------------------------------------------
 
 
 def on_devices(model, x):
@@ -89,41 +89,17 @@ def tensor_of(x):
     return tf.experimental.dlpack.from_dlpack(copy.__dlpack__())
 
 
-def runner(model, jit):
-    """Return what runs the steps of a model."""
-    return Mirrored(model, jit) if distributed(model) else Alone(model)
-
-
-class Alone:
-    """One process: a step is the model's own."""
-
-    def __init__(self, model):
-        self.model = model
-
-    def descend(self, x, rows):
-        """Descend on some rows of the points x; return the loss."""
-        return self.model.descend(tf.gather(x, rows))
-
-    def prepare(self, sizes):
-        pass
-
-    def function(self, program, jit):
-        return tf.function(program, jit_compile=jit, autograph=False)
-
-
 class Mirrored:
     """The replicas of one machine: compiled gradients, and one sum over them."""
 
-    def __init__(self, model, jit):
+    def __init__(self, model, jit, sizes):
         self.model, self.jit = model, jit
         self.devices = model.distribute_strategy.extended.worker_devices
         self.variables = model.weights
         self.compiled = {}  # number of points -> the gradient of so many
+        self._prepare(sizes)
 
-    def function(self, program, jit):
-        return tf.function(program, autograph=False)
-
-    def prepare(self, sizes):
+    def _prepare(self, sizes):
         """Compile what steps of these sizes need, outside of every strategy's scope."""
         R = len(self.devices)
         for N in sizes:

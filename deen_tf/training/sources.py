@@ -1,0 +1,85 @@
+"""Where the points of a fit come from: an array of them all, or a stream."""
+
+import itertools
+import types
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from deen_tf.checks import as_numbers
+
+PEEK = 8  # batches of a stream that a model adapts to
+
+
+def in_memory(x):
+    """Whether x holds all its points now: whatever NumPy makes an array of."""
+    if x is None or isinstance(x, dict):
+        return False
+    streams = (
+        tf.data.Dataset,
+        keras.utils.PyDataset,
+        types.GeneratorType,
+        tf.distribute.DistributedDataset,
+        tf.data.Iterator,
+    )
+    if isinstance(x, streams):
+        return False
+    if tf.is_tensor(x):
+        return hasattr(x, "numpy")
+    return hasattr(x, "__array__") or isinstance(x, list | tuple)
+
+
+def peek(x):
+    """Return a stream, and its first points as an array, (n, ...)."""
+    if x is None or isinstance(x, dict):
+        as_numbers(x)  # says what is wrong
+    if isinstance(x, tf.data.Dataset):
+        first = list(x.take(PEEK))
+    elif isinstance(x, keras.utils.PyDataset):
+        first = [x[i] for i in range(min(len(x), PEEK))]
+    elif hasattr(x, "__next__"):
+        first = list(itertools.islice(x, PEEK))
+        x = _chain(first, x)
+    elif isinstance(x, tf.distribute.DistributedDataset):
+        return x, None
+    else:
+        raise TypeError(
+            "x must be an array of points, a tf.data.Dataset, a PyDataset or a generator, "
+            f"got {type(x).__name__}"
+        )
+    if not first:
+        raise ValueError("the stream has no batch: there is nothing to learn from")
+    points = []
+    for batch in first:
+        batch = keras.utils.unpack_x_y_sample_weight(batch)[0]
+        points.append(as_numbers(batch, "a batch of the stream"))
+    points = np.concatenate(points)
+    if not np.isfinite(points).all():
+        row, *_ = np.argwhere(~np.isfinite(points))[0]
+        raise ValueError(
+            f"the stream must be finite, got {points[row].ravel()[:8]} at row {row}"
+        )
+    return x, points
+
+
+def _chain(first, rest):
+    yield from first
+    yield from rest
+
+
+def validation(x, split, data):
+    """Return the points to train on, and those for validation."""
+    if not 0 <= split < 1:
+        raise ValueError(f"validation_split must lie in [0, 1), got {split!r}")
+    if isinstance(data, tuple) and len(data) == 1:  # as Keras takes x alone
+        data = data[0]
+    if data is not None or not split:
+        return x, data
+    kept = int(len(x) * (1 - split))
+    if not 0 < kept < len(x):
+        raise ValueError(
+            f"validation_split={split} of {len(x)} points leaves nothing to train or to "
+            "validate on"
+        )
+    return x[:kept], x[kept:]
