@@ -59,12 +59,16 @@ class Field:
 
 LAW = toy.Moons()
 POINTS = [  # whatever takes points refuses these
-    (lambda f: f(None), TypeError, "must hold real numbers, got dtype object"),
-    (lambda f: f("abc"), TypeError, "must hold real numbers"),
+    (lambda f: f(None), TypeError, "must be an array .*got None|hold real numbers"),
+    (lambda f: f("abc"), TypeError, "must be an array .*got str|hold real numbers"),
     (lambda f: f(3.0), ValueError, r"must have shape \(n, .*, got \(\)"),
     (lambda f: f(X[0]), ValueError, r"must have shape \(n, .*, got \(2,\)"),
     (lambda f: f(X[:0]), ValueError, "at least one point"),
-    (lambda f: f(X[:, :0]), ValueError, r"at least one point|shape \(n, 2\)"),
+    (
+        lambda f: f(X[:, :0]),
+        ValueError,
+        r"at least one point|shape \(n, .*got \(12, 0\)",
+    ),
     (lambda f: f(np.where(X > 1, np.nan, X)), ValueError, "must be finite"),
     (lambda f: f(1e300 * X.astype("float64")), ValueError, "finite in|lie within"),
     (lambda f: f(np.ma.masked_less(X, 0)), ValueError, "must not hold masked values"),
@@ -72,7 +76,7 @@ POINTS = [  # whatever takes points refuses these
     (lambda f: f([[1, 2], [3]]), ValueError, "rectangular"),
     (lambda f: f(X * 1j), TypeError, "real numbers, got dtype complex"),
     (lambda f: f(X.astype("datetime64[s]")), TypeError, "real numbers, got dtype date"),
-    (lambda f: f(x for x in X), TypeError, "real numbers, got dtype object"),
+    (lambda f: f(x for x in X), TypeError, "must hold real numbers, got <generator"),
 ]
 PARZEN = Parzen(X, 0.3)
 TAKE_POINTS = {
@@ -101,9 +105,7 @@ TAKE_POINTS = {
     "psnr": lambda x: metrics.psnr(x, X, 1.0),
     "ssim": lambda x: metrics.ssim(x, X, (1, 2), 1.0),
     "removed_noise_fraction": lambda x: metrics.removed_noise_fraction(X, X + 1, x),
-    "smallest_mode_ratio": lambda x: metrics.smallest_mode_ratio(
-        LAW, LAW, x, (-3, 3), 10
-    ),
+    "mode_masses": lambda x: metrics.mode_masses(LAW, x, (-3, 3), 10),
     "median_gaussian": lambda x: baselines.median_gaussian(x, shape=(1, 2)),
     "non_local_means": lambda x: baselines.non_local_means(x, 0.1, (1, 2)),
     "Wiener": baselines.Wiener,
