@@ -62,7 +62,9 @@ def litert(model, filepath, verbose=False):
 
 def _write(model, folder, verbose):
     archive = keras.export.ExportArchive()
-    archive.track(model)
+    weights = tf.Module()  # not the model: its call is no endpoint
+    weights.variables_ = [v.value for v in model.variables]
+    archive.track(weights)
     for name in model.signatures:
         answer, inputs = _endpoint(model, name)
         archive.add_endpoint(name, answer, input_signature=inputs)
