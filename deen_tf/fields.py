@@ -4,12 +4,17 @@
     curl = d1 psi_2 - d2 psi_1 = J_21 - J_12        two dimensions (Sec. 4)
     div  = tr J
 
+A point may have any shape; i and j then count its d coordinates in the order of memory, as
+`reshape(-1)` lays them out.
+
 The field is anything with a `.score` that TensorFlow can differentiate (the models of
 this package, a loaded SavedModel's signature in a wrapper); for others, such as an exact
 density in NumPy, central differences take its place.
-"""
 
-import functools
+A model's program stands in the model's own store, beside its score: it is forgotten with it,
+and dies with the model. Any other field is traced anew for each call, as only it knows what
+its score reads.
+"""
 
 import numpy as np
 import tensorflow as tf
@@ -25,8 +30,8 @@ def jacobian(field, x, step=None, batch=None):
     Parameters
     ----------
     field : object with `.score`
-        (n, d) -> (n, d), each point for itself.
-    x : array_like, shape (n, d)
+        (n, ...) -> (n, ...), each point for itself.
+    x : array_like, shape (n, ...)
     step : float, optional
         If given, central differences of this step replace automatic differentiation:
         for fields that TensorFlow cannot see through.
@@ -36,26 +41,26 @@ def jacobian(field, x, step=None, batch=None):
     Returns
     -------
     ndarray, shape (n, d, d)
-        J[k, i, j] = d psi_i / d x_j at point k.
+        J[k, i, j] = d psi_i / d x_j at point k, of whose d coordinates i and j are two.
 
     Raises
     ------
     ValueError, TypeError
-        If x is not a finite array of points, the field has no score or, without a step,
-        none that TensorFlow can differentiate, or the step is not positive or so small that
-        it is lost in the rounding of x.
+        If x is not a finite array of points, the field has no score, one of another shape or,
+        without a step, none that TensorFlow can differentiate, or the step is not positive or
+        so small that it is lost in the rounding of x.
     """
-    if not hasattr(field, "score"):
+    if isinstance(field, type) or not hasattr(field, "score"):
         raise TypeError(f"a field must have a method score, got {field!r}")
+    dtype = getattr(field, "compute_dtype", "float32")
+    x = as_points(x, shape_of(field), dtype=dtype if step is None else "float64")
+    check(field, "score", x[:1], x[:1].shape)
     if step is not None:
-        return _central_differences(
-            field, as_points(x, dtype="float64"), positive(step, "step")
-        )
-    x = as_points(x, dtype=getattr(field, "compute_dtype", "float32"))
+        return _central_differences(field, x, positive(step, "step"))
     if batch is None:
-        batch = max(1, 2**24 // x.shape[1] ** 2 // 16)
+        batch = max(1, 2**24 // x[0].size ** 2 // 16)
     batch = whole(batch, "batch")
-    batched = _batched_jacobian(field, x.shape[1], x.dtype.name)
+    batched = _batched_jacobian(field, x.shape[1:], dtype)
     try:
         parts = [
             batched(tf.constant(x[i : i + batch])) for i in range(0, len(x), batch)
@@ -73,7 +78,7 @@ def curl(field, x, **kwargs):
 
     Parameters are those of `jacobian`.
     """
-    x = as_points(x, shape=2, dtype="float64")
+    x = as_points(x, 2, dtype="float64")
     J = jacobian(field, x, **kwargs)
     return J[:, 1, 0] - J[:, 0, 1]
 
@@ -86,16 +91,35 @@ def divergence(field, x, **kwargs):
     return np.trace(jacobian(field, x, **kwargs), axis1=1, axis2=2)
 
 
-@functools.lru_cache(maxsize=32)
-def _batched_jacobian(field, dimension, dtype):
-    @tf.function(
-        input_signature=[tf.TensorSpec((None, dimension), dtype)], autograph=False
-    )
+def shape_of(density):
+    """Return the shape of a point as far as the density tells, for `as_points`."""
+    shape = getattr(density, "point_shape", None) or getattr(density, "dimension", None)
+    return ... if shape is None else shape
+
+
+def check(density, method, x, shape):
+    """Let the density answer for one point, and check the shape of what it says."""
+    answer = np.shape(getattr(density, method)(x))
+    if answer != shape:
+        raise ValueError(
+            f"the {method} of {type(density).__name__} must have shape {shape} for one "
+            f"point, got {answer}"
+        )
+
+
+def _batched_jacobian(field, shape, dtype):
+    """Return the program (n, *shape) -> (n, d, d)."""
+    d = int(np.prod(shape))
+
     def batched(x):
+        x = tf.reshape(x, (-1, d))
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             tape.watch(x)
-            psi = field.score(x)
-            components = tf.unstack(psi, axis=1) if dimension <= FEW else None
+            psi = field.score(tf.reshape(x, (-1, *shape)))
+            psi = tf.ensure_shape(tf.reshape(psi, (-1, d)), (None, d))
+            components = tf.unstack(psi, axis=1) if d <= FEW else None
+        if tape.gradient(psi, x) is None:
+            raise NotImplementedError
         if components is None:
             return tape.batch_jacobian(psi, x)
         # One backward pass for each output, over the whole batch: psi at a point depends
@@ -104,17 +128,24 @@ def _batched_jacobian(field, dimension, dtype):
         rows = [tape.gradient(c, x, unconnected_gradients=zero) for c in components]
         return tf.stack(rows, axis=1)  # (n, i, j)
 
-    return batched
+    def compiled():
+        x = tf.TensorSpec((None, *shape), dtype)
+        return tf.function(batched, input_signature=[x], autograph=False)
+
+    # (In its own attributes: a view of a model at one noise level may answer for the model.)
+    kept = getattr(field, "__dict__", {}).get("_programs")
+    return compiled() if kept is None else kept.get("jacobian", compiled)
 
 
 def _central_differences(field, x, step):
     dtype = getattr(field, "compute_dtype", "float64")
     if (np.asarray(x + step, dtype) == np.asarray(x, dtype)).any():
         raise ValueError(f"step = {step:g} is lost in the rounding of x in {dtype}")
-    columns = []
-    for j in range(x.shape[1]):
-        shift = np.zeros(x.shape[1])
+    columns, n = [], len(x)
+    for j in range(x[0].size):
+        shift = np.zeros(x[0].size)
         shift[j] = step
-        forward, backward = field.score(x + shift), field.score(x - shift)
-        columns.append((np.asarray(forward) - np.asarray(backward)) / (2 * step))
+        shift = shift.reshape(x.shape[1:])
+        difference = np.subtract(field.score(x + shift), field.score(x - shift))
+        columns.append(difference.reshape(n, -1) / (2 * step))
     return np.stack(columns, axis=2)
