@@ -36,7 +36,8 @@ def denoise_image(model, image, noise_level=None, stride=4, shape=None, progress
         The noisy photograph, in any units; white noise. One or three channels, or as many as
         the model's patches have.
     noise_level : float, optional
-        Standard deviation s of its noise, in its units; by default the model's sigma.
+        Standard deviation s of its noise, in its units; by default the model's sigma. A model
+        of several noise levels is used at this one, in the units it was trained in.
     stride : int
         Pixels from one patch to the next, down and across; 1 for all patches, at most the
         side of a patch.
@@ -53,13 +54,17 @@ def denoise_image(model, image, noise_level=None, stride=4, shape=None, progress
     ------
     TypeError, ValueError
         If the image is smaller than a patch, not finite or of other channels; the stride
-        leaves pixels that no patch covers; or the model cannot denoise, has several noise
-        levels, or its points are not of the shape, or of a square if none is given.
+        leaves pixels that no patch covers; or the model cannot denoise, its sigma differs
+        from pixel to pixel, or its points are not of the shape, or of a square if none is given.
     """
     from tqdm.auto import tqdm
 
     if not (hasattr(model, "sigma") and hasattr(model, "denoise")):
         raise TypeError(f"model must have sigma and denoise, got {model!r}")
+    if getattr(model, "several_levels", False):
+        if noise_level is None:
+            raise ValueError("noise_level must be given to a model of several")
+        model = model.smoothed(noise_level)
     image = as_points(image, ..., "image")
     (height, width, together), point = _patch_shape(model, shape)
     planes = image[..., None] if image.ndim == 2 else image
@@ -82,7 +87,7 @@ def denoise_image(model, image, noise_level=None, stride=4, shape=None, progress
         )
     sigma = np.unique(model.sigma)
     if sigma.size != 1:
-        raise ValueError(f"model must have one noise level, got sigma = {model.sigma}")
+        raise ValueError(f"model must have one sigma for all pixels, got {model.sigma}")
     level = sigma.item() if noise_level is None else noise_level
     scale = positive(level, "noise_level", dtype="float32") / sigma.item()
 

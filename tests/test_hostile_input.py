@@ -105,7 +105,9 @@ TAKE_POINTS = {
     "psnr": lambda x: metrics.psnr(x, X, 1.0),
     "ssim": lambda x: metrics.ssim(x, X, (1, 2), 1.0),
     "removed_noise_fraction": lambda x: metrics.removed_noise_fraction(X, X + 1, x),
-    "mode_masses": lambda x: metrics.mode_masses(LAW, x, (-3, 3), 10),
+    "smallest_mode_ratio": lambda x: metrics.smallest_mode_ratio(
+        LAW, LAW, x, (-3, 3), 10
+    ),
     "median_gaussian": lambda x: baselines.median_gaussian(x, shape=(1, 2)),
     "non_local_means": lambda x: baselines.non_local_means(x, 0.1, (1, 2)),
     "Wiener": baselines.Wiener,

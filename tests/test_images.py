@@ -148,6 +148,23 @@ def test_a_model_that_changes_nothing_changes_nothing():
     assert answer.dtype == np.float32 and answer.shape == image.shape
 
 
+class Level(Linear):
+    """One of several noise levels, as models have them."""
+
+    several_levels = True
+
+    def smoothed(self, sigma):
+        return Linear(sigma * self.matrix, sigma)
+
+
+def test_a_model_of_several_noise_levels_is_used_at_that_of_the_image():
+    model, image = Level(random_linear(16).matrix, 0.1), np.eye(9) + 3
+    with pytest.raises(ValueError, match="noise_level must be given"):
+        denoise_image(model, image)
+    wanted = slowly(Linear(0.8 * model.matrix, 0.8), image, 0.8, 2, (4, 4))
+    np.testing.assert_allclose(denoise_image(model, image, 0.8, 2), wanted, atol=2e-5)
+
+
 class Shrink(Linear):
     """Not linear: soft threshold at sigma."""
 
@@ -240,7 +257,10 @@ def test_a_model_of_images(point_shape):
         ),
         ({"model": OfImages((4, 4, 1)), "shape": (2, 8)}, r"model's \(4, 4\), got"),
         ({"model": OfImages((2, 2, 2, 2))}, "unknown dimensions"),
-        ({"model": Linear(np.eye(16), np.arange(1, 17))}, "one noise level, got"),
+        (
+            {"model": Linear(np.eye(16), np.arange(1, 17))},
+            "one sigma for all pixels, got",
+        ),
         ({"image": np.full((9, 9), np.nan)}, "image must be finite"),
         ({"stride": 5}, "stride must be at most 4"),
         ({"stride": 0}, "stride must be at least 1"),
