@@ -692,17 +692,20 @@ class TestChainsAreReported:
         model = deen.DEEN(hidden_units=(32, 32, 32), sigma=0.1, seed=0)
         model.compile()
         model.fit(law.sample(20_000, 0), batch_size=1000, epochs=20, verbose=0)
-        xi = law.sample_smoothed(1000, 0.1, 1)
-        start = 3 * np.random.default_rng(1).normal(size=(1000, 2))
-        settings = {"step": 0.01, "steps": 1000, "adjusted": True}
-        with pytest.warns(ChainsWarning, match="of 1000 chains have escaped"):
-            chains = langevin(model, start, **settings)
-        r = np.linalg.norm(chains.states[-1], axis=1)
-        assert 0.1 < (r > 3).mean() < 0.5
-        assert chains.escaped[r > 3].mean() > 0.9
-        # The data, with their noise, end at 2.2.
-        assert chains.escaped[r < 2.2].mean() < 0.01
-        assert langevin(model, xi, **settings).escaped.mean() < 0.01
+        noise = 3 * np.random.default_rng(1).normal(size=(1000, 2))
+        data = law.sample_smoothed(1000, 0.1, 1)
+        lost = []
+        for start in (noise, data):
+            with pytest.warns(ChainsWarning, match="of 1000 chains have escaped"):
+                chains = langevin(model, start, step=0.01, steps=1000, adjusted=True)
+            r = np.linalg.norm(chains.states[-1], axis=1)
+            assert chains.escaped[r > 3].mean() > 0.9
+            # The data, with their noise, end at 2.2.
+            assert chains.escaped[r < 2.2].mean() < 0.01
+            lost.append(chains.escaped.mean())
+        # From the data too some leak out of so shallow an energy.
+        assert 0.2 < lost[0] < 0.5
+        assert 0 < lost[1] < 0.1
 
     def test_a_score_alone_cannot_tell_who_escaped(self):
         chains = langevin(TensorNormal(), np.ones((5, 2)), step=0.1, steps=8)
