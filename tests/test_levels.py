@@ -185,6 +185,7 @@ def test_masses_of_parts_far_apart_are_learned():
     left = p[grid[:, 0] < 0].sum()
     right = p[grid[:, 0] > 0].sum()
     share = np.mean(x[:, 0] < 0)
-    # From three seeds, 3000 steps: errors up to 0.06 nats; one level is off by 1 or more.
-    assert abs(np.log(left / right) - np.log(share / (1 - share))) < 0.2
-    assert abs(np.log(left + right)) < 0.1  # normalised
+    # Two seeds and two rates: up to 0.08 and 0.13 nats. One level is off by 1 or more, and
+    # its constant is free.
+    assert abs(np.log(left / right) - np.log(share / (1 - share))) < 0.25
+    assert abs(np.log(left + right)) < 0.3  # normalised

@@ -67,6 +67,10 @@ class Average(keras.layers.Layer):
             d *= side
         return min(d, sum(member.rank(shape) for member in self.members))
 
+    def silence(self):
+        for member in self.members:
+            member.silence()
+
     def start(self, x, sigma, gain, rng):
         for member in self.members:
             if hasattr(member, "start"):

@@ -173,5 +173,7 @@ class FieldOfExperts(keras.layers.Layer):
         gain = gain or GAIN
         first.kernel.assign(w * (gain / np.sqrt(variance)))
         first.bias.assign(gain * rng.normal(size=first.units))
-        last = self.experts.last.kernel
-        last.assign(np.zeros(last.shape))
+        self.silence()
+
+    def silence(self):
+        self.experts.silence()

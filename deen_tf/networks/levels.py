@@ -10,14 +10,14 @@ one, t = (u, tanh 2u, exp(-4 u^2)) with u = log(sigma / s) / 4, as further coord
 row, or further channels of an image: every network takes them. The rest is the energy of the
 Gaussian N(m, v I), NORMALISED: where sigma is much larger than s the smoothed density is that
 Gaussian, the network's part fades, and the constant that an energy is otherwise free by is
-known there. g starts at zero and is learned.
+known there. It begins at zero, see `networks.WithGaussian`.
 """
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-UNIT = 0.1  # of g: Adam's steps of 1e-3 are steps of 1e-2 in it
+from deen_tf.networks.with_gaussian import UNIT, begin_silent
 
 
 @keras.saving.register_keras_serializable(package="deen_tf.networks")
@@ -62,7 +62,7 @@ class Levels(keras.layers.Layer):
         mean = x.mean(0)
         self.mean.assign(mean)
         self.variance.assign(np.mean(np.square(x - mean)))
-        self.gate.assign(0.0)
+        begin_silent(self.network, self.gate)
 
     def call(self, x, sigma, training=False):
         x = x - tf.cast(self.mean, x.dtype)

@@ -101,6 +101,10 @@ class MLP(keras.layers.Layer):
         """Return min(d, dim h^(1)): the directions of a point that the first layer sees."""
         return min(int(np.prod(shape)), self.hidden_units[0])
 
+    def silence(self):
+        """Let the network begin at zero: its last layer is."""
+        self.last.kernel.assign(np.zeros(self.last.kernel.shape))
+
     def start(self, x, sigma, gain, rng):
         """Draw the first weights to suit data; see `deen_tf.training.start`."""
         x = x.reshape(len(x), -1)

@@ -3,9 +3,12 @@
     E(x) = (x - m)^T (C + sigma^2 I)^-1 (x - m) / 2  +  g network(x)
 
 m and C are the mean and covariance of the data, fixed; sigma the noise level, the model's
-own; g a number that starts at zero and is learned. At g = 0 this is the energy of the best
-Gaussian, whose single step (Eq. 11) is the Wiener filter, the best linear denoiser: training
-begins there, and no network has to build the quadratic well out of bounded units.
+own; g a learned number. It begins as the energy of the best Gaussian, whose single step
+(Eq. 11) is the Wiener filter, the best linear denoiser, and no network has to build the
+quadratic well out of bounded units: the package's networks begin with a last layer of zeros,
+for any other g is zero at first. (Not both, or nothing would ever move; and no network that
+begins as a Gaussian's energy itself: what the Wiener filter leaves has no correlation with
+any linear function, and g would stay where it is.)
 
 With C = V diag(v) V^T the experts (Eq. 24) of the first part are u_i^2 / 2 (v_i + sigma^2),
 u = V^T (x - m). They grow without bound, so that exp(-E) has an integral if the network is
@@ -20,6 +23,15 @@ import tensorflow as tf
 from deen_tf.training.start import principal_axes
 
 UNIT = 0.1  # of g: Adam's steps of 1e-3 are steps of 1e-2 in it
+
+
+def begin_silent(network, gate):
+    """Let g network(x) begin at zero, by the network's last layer if it can, else by g."""
+    if hasattr(network, "silence"):
+        network.silence()
+        gate.assign(UNIT)
+    else:
+        gate.assign(0.0)
 
 
 @keras.saving.register_keras_serializable(package="deen_tf.networks")
@@ -60,8 +72,7 @@ class WithGaussian(keras.layers.Layer):
         self.mean.assign(mean)
         self.axes.assign(axes)
         self.variances.assign(variances)
-        if hasattr(self.network, "start"):
-            self.network.start(x, sigma, gain, rng)
+        begin_silent(self.network, self.gate)
 
     def call(self, x, sigma, training=False):
         experts = self.network(x, training=training)

@@ -103,6 +103,7 @@ class Guard:
         self.first = self.copies[0][1]
         self.copied = time.monotonic()
         self.losses, self.best = np.empty(0), None
+        self.flat_from = None  # the step since which the loss is near sigma^2 d
 
     @property
     def iteration(self):
@@ -123,12 +124,15 @@ class Guard:
             windows = self.losses[(end - kept) % STEPS : end - kept]
             means = windows.reshape(-1, STEPS).mean(1) / self.flat_loss
             if self.judged:
-                near = np.abs(means - 1) <= NEAR
+                far = np.flatnonzero(np.abs(means - 1) > NEAR)
+                if len(far) or self.flat_from is None:
+                    windows_since = len(means) - 1 - far[-1] if len(far) else len(means)
+                    self.flat_from = end - STEPS * windows_since
                 self.best = min(self.best or np.inf, means.min())
-                if len(near) >= LOOKS and near[-LOOKS:].all() and self.is_dead():
+                if end - self.flat_from >= LOOKS * STEPS and self.is_dead():
                     loss = means[-1] * self.flat_loss
-                    self.fail(self.what_is_dead(loss), loss, end - LOOKS * STEPS)
-                if near[-1]:
+                    self.fail(self.what_is_dead(loss), loss, self.flat_from)
+                if self.flat_from < end:
                     return
         if done + self.start - self.copies[-1][
             0

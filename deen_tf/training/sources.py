@@ -52,7 +52,12 @@ def peek(x):
         raise ValueError("the stream has no batch: there is nothing to learn from")
     points = []
     for batch in first:
-        batch = keras.utils.unpack_x_y_sample_weight(batch)[0]
+        batch, y, weight = keras.utils.unpack_x_y_sample_weight(batch)
+        if y is not None or weight is not None:
+            raise ValueError(
+                "an energy learns from points alone: the stream must give x without targets "
+                "or sample weights"
+            )
         points.append(as_numbers(batch, "a batch of the stream"))
     points = np.concatenate(points)
     if not np.isfinite(points).all():
