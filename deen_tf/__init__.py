@@ -23,7 +23,7 @@ if keras.backend.backend() != "tensorflow":
         "keras.json, before keras is imported"
     )
 
-from deen_tf import networks
+from deen_tf import moved, networks
 from deen_tf.models.contrastive_divergence import ContrastiveDivergence
 from deen_tf.models.deen import DEEN, FieldOfExperts, MixtureOfDEENs
 from deen_tf.models.energy import EnergyModel
@@ -61,19 +61,12 @@ __all__ = [
     "sampling",
 ]
 
-# What lives elsewhere than its name says, or did in 0.1.
-HOMES = {
-    "parzen": "deen_tf.laws.parzen",
-    "photographs": "deen_tf.images",
-    "distribution": "deen_tf.training.replicas",
-}
-
 
 def __getattr__(name):
     if name == "denoise_image":
         return importlib.import_module("deen_tf.images").denoise_image
-    if name in HOMES or name in __all__:
-        return importlib.import_module(HOMES.get(name, f"deen_tf.{name}"))
+    if name in __all__ or name in moved.HOMES:
+        return importlib.import_module(f"deen_tf.{name}")
     raise AttributeError(f"module 'deen_tf' has no attribute {name!r}")
 
 
