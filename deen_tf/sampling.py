@@ -192,8 +192,8 @@ def annealed_langevin(
     ----------
     model : object with `.smoothed`
         A model of several noise levels, or an exact law: `smoothed(sigma)` is the density at
-        one level, with `.score` (and `.energy` if adjusted). A model in TensorFlow is asked
-        for it with sigma a scalar tensor: one program serves all levels.
+        one level, with `.score` (and `.energy` if adjusted). One in TensorFlow answers
+        `.score(x, sigma)` as well, sigma a scalar tensor: one program serves all levels.
     x : array_like, shape (n, ...)
         Where the chains start: noise as wide as the first level, or points that noisy.
     sigmas : sequence of float

@@ -73,7 +73,8 @@ class Walk:
         what = self.has_energy, shape, self.dtype, method, leapfrogs
         self.number = tf.constant(next(NUMBERS), tf.int64)
         if hasattr(density, "compute_dtype"):
-            programs = _of_tensors(density, at, smoothed is not None, what)
+            levels = None if smoothed is None else functools.partial(_AtLevel, density)
+            programs = _of_tensors(density, levels or at, levels is not None, what)
         else:
             programs = _of_arrays(what)
             ASKED[int(self.number)] = at
@@ -165,7 +166,7 @@ def _of_tensors(density, at, levels, what):
     def compiled():
         functions = _in_tensorflow(at, *what[:3])
         # (XLA never forgets a program: not for those that are traced for one call.)
-        return _programs(functions, kept is not None and _with_xla(density), *what)
+        return _programs(functions, kept is not None and _with_xla(density, at), *what)
 
     if kept is None:
         return compiled()
@@ -260,13 +261,25 @@ def _programs(functions, xla, has_energy, shape, dtype, method, leapfrogs):
     )
 
 
-def _with_xla(model):
+class _AtLevel:
+    """A model of several noise levels at one that may be a tensor."""
+
+    def __init__(self, model, sigma):
+        for name in ("energy", "score", "energy_and_score"):
+            if hasattr(model, name):
+                method = functools.partial(getattr(model, name), sigma=sigma)
+                setattr(self, name, method)
+
+
+def _with_xla(model, at):
     """Return what `compile` was told, or by default: unless a CPU has convolutions to do."""
     asked = getattr(model, "asked", {}).get("jit_compile", "auto")
     if asked != "auto":
         return bool(asked)
     x = tf.TensorSpec((None, *model.point_shape), model.compute_dtype)
-    graph = tf.function(lambda x: model.score(x)).get_concrete_function(x).graph
+    sigma = tf.TensorSpec((), model.compute_dtype)
+    score = tf.function(lambda x, sigma: at(sigma).score(x))
+    graph = score.get_concrete_function(x, sigma).graph
     convolves = any("Conv" in operation.type for operation in graph.get_operations())
     return not convolves or bool(tf.config.list_logical_devices("GPU"))
 

@@ -1,6 +1,7 @@
 """Samplers: each step by hand, stationary laws in closed form, seeds; and their script."""
 
 import dataclasses
+import functools
 import gc
 import json
 import os
@@ -67,24 +68,24 @@ class TensorMixture:
     compute_dtype = "float64"
     m, w = np.array([4.0, 0.0]), 0.2
 
-    def __init__(self, sigma=0.0):
-        self.sigma = sigma
-
     def smoothed(self, sigma):
-        return TensorMixture(sigma)
+        energy, score = (
+            functools.partial(f, sigma=sigma) for f in (self.energy, self.score)
+        )
+        return types.SimpleNamespace(energy=energy, score=score)
 
-    def energy(self, x):
-        v = 1 + self.sigma**2
+    def energy(self, x, sigma):
+        v = 1 + sigma**2
         a = [np.log(w) - tf.reduce_sum((x - m) ** 2, 1) / (2 * v)
              for w, m in ((1 - self.w, -self.m), (self.w, self.m))]  # fmt: skip
         return -tf.reduce_logsumexp(tf.stack(a), axis=0)
 
-    def score(self, x):
+    def score(self, x, sigma):
         if not tf.is_tensor(x):
-            return self.score(tf.constant(x)).numpy()
+            return self.score(tf.constant(x), sigma).numpy()
         with tf.GradientTape() as tape:
             tape.watch(x)
-            energy = self.energy(x)
+            energy = self.energy(x, sigma)
         return -tape.gradient(energy, x)
 
 
@@ -622,9 +623,9 @@ class TestAnnealed:
         levels = []
 
         class Recording(TensorMixture):
-            def smoothed(self, sigma):
+            def score(self, x, sigma):
                 levels.append(sigma)
-                return super().smoothed(sigma)
+                return super().score(x, sigma)
 
         x, sigmas = law.sample_smoothed(20, 3.0, 0), np.geomspace(3, 0.1, 25)
         ours = annealed_langevin(Recording(), x, sigmas, 2, seed=4)
@@ -633,6 +634,24 @@ class TestAnnealed:
         assert (
             len(levels) < 10
         )  # once for each function that is traced, not for each level
+
+    def test_a_model_of_several_levels_has_one_program(self, monkeypatch):
+        model = deen.DEEN(hidden_units=(8,), sigma=(0.1, 3.0))
+        x = np.random.default_rng(0).normal(size=(9, 2)).astype("float32")
+        model.energy(x, 1.0)
+        for weights in model.trainable_variables:  # it begins as a Gaussian
+            weights.assign_add(0.1 * tf.ones_like(weights))
+        settings = {"ratio": 0.2, "seed": 3, "denoise": False}
+        two = annealed_langevin(model, x, [2.0, 1.0], 1, kept=2, **settings)
+        with monkeypatch.context() as patch:
+            patch.setattr(deen.DEEN, "energy_at", None)  # nothing is traced any more
+            again = annealed_langevin(model, x, [2.0, 1.0], 1, kept=2, **settings)
+        np.testing.assert_array_equal(two.states, again.states)
+        for step, sigma, end in zip((0, 1), (2.0, 1.0), two.states, strict=True):
+            h, nu = 0.2 * sigma**2, draws(3, step, 9, 2)[0]
+            x = x + h * model.score(x, sigma) + np.sqrt(2 * h) * nu
+            np.testing.assert_allclose(end, x, rtol=1e-4, atol=1e-5)
+            x = end
 
     @pytest.mark.parametrize("settings, error, message", [
         ({"model": Normal()}, TypeError, "needs a model with smoothed, got Normal"),
