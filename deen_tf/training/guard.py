@@ -263,7 +263,7 @@ class StreamGuard(keras.callbacks.Callback):
 
     def __init__(self, x):
         super().__init__()
-        self.x, self.guard = x, None
+        self.x, self.guard, self.batch = x, None, 0
 
     # Not at on_train_begin: another callback may restore the weights there.
     def on_epoch_begin(self, epoch, logs=None):

@@ -246,10 +246,12 @@ class Steps:
         """Return how many steps make a program."""
         asked = self.model.asked["steps"]
         if asked != "auto":
-            return asked
+            return min(asked, MOST_STEPS)
         if self.seconds is None:
             return FIRST_STEPS
-        return int(np.clip(PROGRAM / self.seconds, 1, MOST_STEPS))
+        steps = int(np.clip(PROGRAM / self.seconds, 1, MOST_STEPS))
+        # Every known number of trips is compiled for: few of them.
+        return 2 ** int(math.log2(steps)) if self.known_trips else steps
 
     def affordable_epochs(self, most):
         if self.model.run_eagerly or self.model.asked["steps"] != "auto":
@@ -314,15 +316,16 @@ class Steps:
         whole = min(end, self.whole)
         if start < whole:
             count = whole - start
-            fixed = count if self.known_trips else tf.constant(count)
-            name = f"part of {count}" if self.known_trips else "part"
+            known = self.known_trips and math.log2(count).is_integer()
+            trips = count if known else tf.constant(count)
+            name = f"part of {count}" if known else "part"
             program = self._program(name, self._make_part)
             losses.append(
                 self._timed(
                     name,
                     count,
                     lambda: program(
-                        self.x, self.order[1], tf.constant(start), fixed
+                        self.x, self.order[1], tf.constant(start), trips
                     ).numpy()[:count],
                 )
             )
