@@ -250,8 +250,16 @@ class ScoreModel(UnitModel):
         split = positive(validation_split, "validation_split", zero=True)
         if not sources.in_memory(x):
             stream, data = sources.peek(x)
-            self._prepare(data)
+            if data is not None:
+                self._prepare(data)
+            elif not self.built:
+                raise ValueError(
+                    "a distributed stream shows nothing in advance: call adapt(sample) or "
+                    "build((None, d)) first"
+                )
             self._check_trainable()
+            # Keras would reorder a PyDataset unasked, and warns of any other stream.
+            how["shuffle"] = bool(shuffle) and isinstance(x, keras.utils.PyDataset)
             return loop.fit_stream(
                 self, super().fit, stream, data, validation_data, how
             )

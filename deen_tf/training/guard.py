@@ -126,8 +126,8 @@ class Guard:
             if self.judged:
                 far = np.flatnonzero(np.abs(means - 1) > NEAR)
                 if len(far) or self.flat_from is None:
-                    windows_since = len(means) - 1 - far[-1] if len(far) else len(means)
-                    self.flat_from = end - STEPS * windows_since
+                    flat = len(means) - 1 - far[-1] if len(far) else len(means)
+                    self.flat_from = end - flat * STEPS
                 self.best = min(self.best or np.inf, means.min())
                 if end - self.flat_from >= LOOKS * STEPS and self.is_dead():
                     loss = means[-1] * self.flat_loss
