@@ -8,13 +8,13 @@ import pytest
 import tensorflow as tf
 
 import deen_tf as deen
-from deen_tf.training import guard as divergence
-from deen_tf.training.guard import DivergenceError, DivergenceGuard
+from deen_tf.training import guard
+from deen_tf.training.guard import DivergenceError, Guard
 
 
 @pytest.fixture(autouse=True)
 def look_often(monkeypatch):
-    monkeypatch.setattr(divergence, "STEPS", 8)
+    monkeypatch.setattr(guard, "STEPS", 8)
 
 
 def points(n=50, d=2, seed=0):
@@ -57,47 +57,93 @@ def assert_equal(one, other):
 # ---- a loss that is not finite ---------------------------------------------------------
 
 
-@pytest.mark.parametrize("source", (lambda x: x, batches), ids=("memory", "stream"))
-def test_a_nan_stops_training_and_the_last_good_weights_remain(source):
-    """Five steps an epoch; looks at 10, 20 and 30; the update of step 34 is infinite.
+class StopAt(keras.callbacks.Callback):
+    """Ends a fit at an iteration, within an epoch."""
 
-    The loss is NaN from step 35 on, in the eighth epoch. At 30 it was seen that the loss
-    is finite at the weights of 20.
+    def __init__(self, iteration):
+        super().__init__()
+        self.iteration = iteration
+
+    def on_train_batch_end(self, batch, logs=None):
+        if int(self.model.optimizer.iterations) == self.iteration:
+            self.model.stop_training = True
+
+
+@pytest.mark.parametrize("streamed", (False, True))
+def test_a_nan_stops_training_and_the_last_good_weights_remain(streamed):
+    """Five steps an epoch; the update of step 34 is infinite, the loss NaN from 35 on.
+
+    Of the steps before, whole eights are 32, and the model goes back to eight before
+    those, at 24. A stream cannot be run again: there are copies at 0, 10, 20, 30.
     """
     x = points()
-    model = model_of(breaks_at(34))
+    arguments = {"x": x, "batch_size": 10}
+    if streamed:
+        arguments = {"x": batches(x), "shuffle": False}
+    # Half of the noise goes: the loss is nowhere near that of no step at all.
+    model = model_of(breaks_at(34), sigma=1.0)
     model.adapt(x)
-    arguments = {"batch_size": 10} if source(x) is x else {}
     with pytest.raises(
-        DivergenceError, match="the loss is nan, at iteration 40"
+        DivergenceError, match="the loss is nan, at iteration"
     ) as caught:
-        model.fit(source(x), epochs=20, shuffle=False, verbose=0, **arguments)
+        model.fit(epochs=20, verbose=0, **arguments)
     error = caught.value
-    assert (error.iteration, error.good_iteration) == (40, 20)
+    good = 20 if streamed else 24
+    assert error.good_iteration == good and error.iteration >= 36
     assert np.isnan(error.loss)
     for remedy in (
         "learning rate",
         "global_clipnorm",
         "float64",
-        "back at iteration 20",
+        f"back at iteration {good}",
     ):
         assert remedy in str(error)
-    straight = model_of(breaks_at(34))
+    straight = model_of(breaks_at(34), sigma=1.0)
     straight.adapt(x)
-    straight.fit(source(x), epochs=4, shuffle=False, verbose=0, **arguments)
+    straight.fit(epochs=5, verbose=0, callbacks=[StopAt(good)], **arguments)
     assert_equal(model, straight)
 
 
-def test_within_a_long_epoch_and_at_its_first_steps():
+@pytest.mark.parametrize("steps_per_execution", (1, 3, 4, "auto"))
+def test_where_it_goes_back_to_does_not_depend_on_the_programs(steps_per_execution):
+    """Within a long epoch: the loss is NaN from step 18 on, two eights are whole."""
     x = points(400)
-    model = model_of(breaks_at(17), steps_per_execution=4)
+    model = model_of(breaks_at(17), steps_per_execution=steps_per_execution)
     with pytest.raises(DivergenceError) as caught:
-        model.fit(x, batch_size=10, verbose=0)  # looks at 8, 16, 24
-    assert (caught.value.iteration, caught.value.good_iteration) == (24, 8)
+        model.fit(x, batch_size=10, verbose=0)
+    assert caught.value.good_iteration == 8
+    assert int(model.optimizer.iterations) == 8
+    if steps_per_execution != "auto":
+        assert 19 <= caught.value.iteration < 19 + steps_per_execution
+    straight = model_of(breaks_at(17))
+    straight.fit(x, batch_size=10, verbose=0, callbacks=[StopAt(8)])
+    assert_equal(model, straight)
+
+
+def test_copies_are_taken_now_and_then_and_the_steps_from_one_run_again(monkeypatch):
+    """At every look, though a copy is older than the weights it goes back to."""
+    monkeypatch.setattr(guard, "SECONDS", 0.0)
+    x = points(400)
+    model = model_of(breaks_at(203), steps_per_execution=5)
+    copies = []
+    restore = guard.restore
+    monkeypatch.setattr(
+        guard, "restore", lambda m, v: (copies.append(v[-1]), restore(m, v))
+    )
+    with pytest.raises(DivergenceError) as caught:
+        model.fit(x, batch_size=10, epochs=9, verbose=0)
+    assert caught.value.good_iteration == 192 and len(copies) == 1
+    straight = model_of(breaks_at(203))
+    straight.fit(x, batch_size=10, epochs=9, verbose=0, callbacks=[StopAt(192)])
+    assert_equal(model, straight)
+
+
+def test_at_its_first_steps():
+    x = points()
     model = model_of(breaks_at(2))
     with pytest.raises(DivergenceError) as caught:
-        model.fit(x[:50], batch_size=10, epochs=3, verbose=0)
-    assert (caught.value.iteration, caught.value.good_iteration) == (5, 0)
+        model.fit(x, batch_size=10, epochs=3, verbose=0)
+    assert caught.value.good_iteration == 0
     assert np.isfinite(model.evaluate(x, verbose=0))
 
 
@@ -164,9 +210,7 @@ def test_what_a_step_does_to_gaussian_data():
     model = deen.DEEN((160,), sigma=1.0, first_layer_gain=0.2)
     x = points(4000, 20)
     model.adapt(x)
-    guard = DivergenceGuard((x,))
-    guard.set_model(model)
-    step = guard.step()
+    step = Guard(model, x).step()
     assert step.least == pytest.approx(2**-0.5, rel=0.03)
     assert step.u == pytest.approx(step.least, rel=0.1)
     assert step.ratio == pytest.approx(0.5, rel=0.1)
@@ -259,12 +303,34 @@ def test_no_false_alarm(cls, sigma, rate, start):
     assert len(history.history["loss"]) == 12
 
 
-def test_the_same_with_all_units_saturated_is_an_alarm():
-    """The counterpart of the case above."""
-    model = model_of(keras.optimizers.Adam(1e-3))
+@pytest.mark.parametrize("steps_per_execution", (2, 8, 20, "auto"))
+def test_the_same_with_all_units_saturated_is_an_alarm(steps_per_execution):
+    """The counterpart of the case above; it goes back to before the loss was flat."""
+    model = model_of(
+        keras.optimizers.Adam(1e-3), steps_per_execution=steps_per_execution
+    )
     all_saturated(model, points(400, 64))
-    with pytest.raises(DivergenceError, match="at iteration 24"):
+    with pytest.raises(DivergenceError, match="the score 0") as caught:
         model.fit(points(400, 64), batch_size=50, epochs=12, verbose=0)
+    assert caught.value.good_iteration == 0 and caught.value.iteration >= 24
+
+
+def test_a_fit_of_fewer_steps_than_three_looks():
+    """Judged once more when it ends; it had done better at the start."""
+    x = points(400, 20)
+    model = model_of(keras.optimizers.SGD(0.0), sigma=1.0)
+    model.adapt(x)
+    with pytest.raises(DivergenceError, match="no step at all.*at iteration 16"):
+        model.fit(x, batch_size=50, epochs=2, verbose=0, callbacks=[FlattenAt(1)])
+
+
+def test_a_loss_far_above_that_of_no_step_is_told_when_training_ends():
+    x = points(400, 20)
+    model = model_of(keras.optimizers.SGD(0.0), sigma=1.0)
+    model.adapt(x)
+    model.last.kernel.assign(10.0 * model.last.kernel)
+    with pytest.warns(UserWarning, match=r"times that of a model that does nothing"):
+        model.fit(x, batch_size=50, epochs=1, verbose=0)
 
 
 # ---- whoever is not in trouble does not notice -----------------------------------------
