@@ -76,8 +76,7 @@ def fit(
                 f"{steps_per_epoch} steps an epoch of {batch_size} points need {n} points, "
                 f"got {len(x)}"
             )
-    with model.distribute_strategy.scope():
-        model.optimizer.build(model.trainable_variables)
+    replicas.prepare(model)
     steps = Steps(model, x, min(batch_size, len(x)), shuffle, steps_per_epoch)
     watch = guard.Guard(model, x, steps.replay) if check_divergence else None
     callbacks = _callback_list(model, callbacks, verbose, epochs, steps.count)
