@@ -52,7 +52,7 @@ def jacobian(field, x, step=None, batch=None):
     """
     if isinstance(field, type) or not hasattr(field, "score"):
         raise TypeError(f"a field must have a method score, got {field!r}")
-    dtype = getattr(field, "compute_dtype", "float32")
+    dtype = dtype_of(field)
     x = as_points(x, shape_of(field), dtype=dtype if step is None else "float64")
     check(field, "score", x[:1], x[:1].shape)
     if step is not None:
@@ -97,6 +97,12 @@ def shape_of(density):
     return ... if shape is None else shape
 
 
+def dtype_of(density, otherwise="float32"):
+    """Return the type of the points of the density, if it computes in TensorFlow."""
+    dtype = getattr(density, "variable_dtype", None)
+    return dtype or getattr(density, "compute_dtype", otherwise)
+
+
 def check(density, method, x, shape):
     """Let the density answer for one point, and check the shape of what it says."""
     answer = np.shape(getattr(density, method)(x))
@@ -138,7 +144,7 @@ def _batched_jacobian(field, shape, dtype):
 
 
 def _central_differences(field, x, step):
-    dtype = getattr(field, "compute_dtype", "float64")
+    dtype = dtype_of(field, "float64")
     if (np.asarray(x + step, dtype) == np.asarray(x, dtype)).any():
         raise ValueError(f"step = {step:g} is lost in the rounding of x in {dtype}")
     columns, n = [], len(x)

@@ -68,7 +68,7 @@ class Chains(NamedTuple):
         The step, as given or found.
     r_hat : float
         Rank-normalised split R-hat: the largest of those of the energy and of up to 64
-        coordinates, over 32 draws, or `kept`, along the way. NaN if fewer than four.
+        coordinates, over 32 draws or more along the way. NaN if fewer than four.
     ess : float
         Bulk effective sample size of the same draws of all chains: the smallest.
     escaped : ndarray of bool, shape (n,), or None
@@ -215,9 +215,15 @@ def annealed_langevin(
         Acceptance is over all levels; step, bias and escape are of the last. Chains on their
         way down are not stationary: they have no R-hat.
 
-    Warns, Raises
-    -------------
-    See `langevin`.
+    Warns
+    -----
+    ChainsWarning
+        If chains have escaped at the last level, or the step there is too large.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `langevin`, or if the levels do not fall.
     """
     if not callable(getattr(model, "smoothed", None)):
         raise TypeError(f"annealed_langevin needs a model with smoothed, got {model!r}")
@@ -236,14 +242,13 @@ def annealed_langevin(
     method = "mala" if adjusted else "langevin"
     walk = Walk(model, x, method, seed, sigma=sigmas[0], smoothed=model.smoothed)
     states, acceptance = [], 0
-    for sigma in sigmas:
+    for i, sigma in enumerate(sigmas, 1):
         walk.settle(ratio * sigma**2, sigma)
         walk.go(steps)
         acceptance += walk.state.accepted.numpy() / (steps * len(sigmas))
-        states.append(walk.state.x.numpy())
-    chains = _chains(
-        walk, states[len(sigmas) // kept - 1 :: len(sigmas) // kept], steps
-    )
+        if i * kept % len(sigmas) == 0:
+            states.append(walk.state.x.numpy())
+    chains = _chains(walk, states, steps)
     diagnostics.warn(chains, stacklevel=2)
     if denoise:
         chains.states[-1] += sigma**2 * walk.state.psi.numpy()
@@ -291,7 +296,7 @@ def _chains(walk, states, steps):
     if walk.has_energy:
         escaped = diagnostics.escaped(walk.energies, states[-1], walk.starts)
     if not walk.adjusted:
-        bias = walk.step / 2 * float(np.mean(walk.state.squares)) / steps
+        bias = walk.step / 2 * walk.state.squares.numpy().mean(dtype="float64") / steps
     acceptance = walk.state.accepted.numpy() / steps
     step = float(walk.step)
     return Chains(np.stack(states), acceptance, step, escaped=escaped, bias=bias)

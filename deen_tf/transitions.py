@@ -25,7 +25,7 @@ import numpy as np
 import tensorflow as tf
 
 from deen_tf.checks import LARGEST, LARGEST_SINGLE, as_points, whole
-from deen_tf.fields import check, shape_of
+from deen_tf.fields import check, dtype_of, shape_of
 from deen_tf.training import noise
 
 MOVE, ACCEPT = 16, 17  # streams of keys; those below 16 are of `deen_tf.training`
@@ -64,13 +64,15 @@ class Walk:
         seed = whole(seed, "seed", least=0)
         if seed >= 2**64:
             raise ValueError(f"seed must be below 2^64, got {seed}")
-        self.dtype = getattr(density, "compute_dtype", "float64")
+        self.dtype = dtype_of(density, "float64")
         self.starts = x = as_points(x, shape_of(density), dtype=self.dtype)
         n, shape = len(x), x.shape[1:]
         check(here, "score", x[:1], x[:1].shape)
         if self.has_energy:
             check(here, "energy", x[:1], (1,))
-        what = self.has_energy, shape, self.dtype, method, leapfrogs
+        # Where it costs a second question, only those that need the energy take it along.
+        self.carries = self.adjusted or hasattr(here, "energy_and_score")
+        what = self.has_energy, shape, self.dtype, method, leapfrogs, self.carries
         self.number = tf.constant(next(NUMBERS), tf.int64)
         if hasattr(density, "compute_dtype"):
             levels = None if smoothed is None else functools.partial(_AtLevel, density)
@@ -127,7 +129,7 @@ class Walk:
             tuning=tf.constant([log_e, 0, log_e], self.dtype),
         )
         self.go(warmup, adapting=True)
-        e = float(np.exp(self.state.tuning[2]))
+        e = math.exp(self.state.tuning[2])
         self.settle(e if self.method == "hamiltonian" else e**2 / 2)
 
     def go(self, steps, adapting=False):
@@ -154,7 +156,7 @@ class Walk:
         draw = x.reshape(len(x), -1)[:, coordinates]
         if not self.has_energy:
             return draw
-        energy = self.state.energy.numpy() if self.adjusted else self.energies(x)
+        energy = self.state.energy.numpy() if self.carries else self.energies(x)
         return np.concatenate([draw, energy[:, None]], axis=1)
 
 
@@ -179,7 +181,7 @@ def _of_arrays(what):
     return _programs(_in_numpy(*what[:3]), False, *what)
 
 
-def _programs(functions, xla, has_energy, shape, dtype, method, leapfrogs):
+def _programs(functions, xla, has_energy, shape, dtype, method, leapfrogs, carries):
     """Return three programs: energy and score, the energy alone, and a run of some steps.
 
     `functions` are energy, score, and both at once, of (x, level). A level is (sigma, number),
@@ -192,7 +194,7 @@ def _programs(functions, xla, has_energy, shape, dtype, method, leapfrogs):
         return tf.zeros(tf.shape(x)[:1], dtype), score(x, level)
 
     # The energy and score of the point a chain is at travel with it.
-    forward = both if adjusted else score_alone
+    forward = both if carries else score_alone
 
     def squares(p, d=d):
         return tf.reduce_sum(tf.reshape(tf.square(p), (-1, d)), axis=1)
@@ -276,10 +278,9 @@ def _with_xla(model, at):
     asked = getattr(model, "asked", {}).get("jit_compile", "auto")
     if asked != "auto":
         return bool(asked)
-    x = tf.TensorSpec((None, *model.point_shape), model.compute_dtype)
-    sigma = tf.TensorSpec((), model.compute_dtype)
+    x = tf.TensorSpec((None, *model.point_shape), dtype_of(model))
     score = tf.function(lambda x, sigma: at(sigma).score(x))
-    graph = score.get_concrete_function(x, sigma).graph
+    graph = score.get_concrete_function(x, tf.TensorSpec((), x.dtype)).graph
     convolves = any("Conv" in operation.type for operation in graph.get_operations())
     return not convolves or bool(tf.config.list_logical_devices("GPU"))
 
