@@ -14,213 +14,127 @@ which for modes that are far apart, Gaussian in m dimensions, is a divergence of
     python reproduce/contrastive.py --seeds 3           # the committed run
 
 The model aims at the density of the data, not at a smoothed one, and is measured against it.
+
+What to see: left of w / sqrt 2 nothing collapses and the divergence follows the closed form
+from above; right of it, where the paper's step lies, the divergence grows without bound.
 """
 
-from outputs import Run, guarded, options
+from command import options
 
-# As in fig1.py: network, optimizer, batch, iterations to an epoch.
-HIDDEN_UNITS = (32, 32, 32)
-ITERATIONS = (1000, 10_000)
-BATCH = 1024
-STEPS_PER_EPOCH = 25
-SIGMA = 0.1  # the paper's step
-STEPS = (0.01, 0.03, 0.05, 0.07, 0.1, 0.14, 0.2)
-STARTS = {"glorot": "Glorot's weights", "gaussian": "Gaussian energy"}
-TEST_POINTS = 10_000  # of the data; fresh
-GRID = 200
+if __name__ == "__main__":
+    args = options(__doc__)
 
-DEFINITIONS = {
-    "relative_score_error": (
-        "1",
-        "E|psi - psi*|^2 / E|psi*|^2 over fresh points of the data's exact density",
-    ),
-    "grid_kl": (
-        "nats",
-        "KL(exact density of the data || model normalised on the grid), by quadrature",
-    ),
-    "smallest_mode_ratio": (
-        "1",
-        "smallest ratio over the data's parts of the model's probability to the exact one "
-        + "(1: all there, 0: one is missing)",
-    ),
+import keras
+import numpy as np
+from experiment import Run
+from plots import panels
+from truth import HIDDEN_UNITS, LAWS, SIGMA, Truth
+
+import deen_tf as deen
+from deen_tf import plotting
+
+SETTINGS = {  # as in fig1.py: network, optimizer, batch, iterations to an epoch
+    "hidden_units": HIDDEN_UNITS,
+    "steps": (0.01, 0.03, 0.05, 0.07, 0.1, 0.14, 0.2),  # the paper's is 0.1
+    "iterations": (1000, 10_000),
+    "batch": 1024,
+    "steps_per_epoch": 25,
+    "optimizer": "Adam(1e-3)",
+    "test_points": 10_000,  # of the data; fresh
+    "cells": 200,
 }
-LARGEST_STEP = ("1", "w / sqrt 2: no fixed point for Gaussian data of width w beyond")
+QUICK = {"steps": (0.05, 0.2), "iterations": (50, 100)}
+STARTS = {"glorot": "Glorot's weights", "gaussian": "Gaussian energy"}
+WIDTHS = {"mixture": (0.15, 2), "spiral": (0.1, 1)}  # w, and in how many dimensions
+METRICS = ("relative_score_error", "grid_kl", "smallest_mode_ratio")
 
 
-def main(argv=None):
-    args = options(__doc__).parse_args(argv)
-    steps, iterations = STEPS, ITERATIONS
-    if args.quick:
-        steps, iterations = (0.05, 0.2), (2 * STEPS_PER_EPOCH, 4 * STEPS_PER_EPOCH)
-    settings = {
-        "hidden_units": HIDDEN_UNITS,
-        "steps": steps,
-        "iterations": iterations,
-        "batch": BATCH,
-        "steps per epoch": STEPS_PER_EPOCH,
-        "optimizer": "Adam(1e-3)",
-        "starts": STARTS,
-        "test_points": TEST_POINTS,
-        "grid": GRID,
-    }
-    run = Run("contrastive", args, settings)
-
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import keras
-    from tqdm import tqdm
-
-    import deen_tf as deen
-
-    truths = {
-        "mixture": Truth(
-            deen.datasets.GaussianMixture.ring(modes=8, std=0.15), width=0.15, across=2
-        ),
-        "spiral": Truth(deen.datasets.Spiral(std=0.1), width=0.1, across=1),
-    }
-    for D, truth in truths.items():
-        run.data[D] = {"law": repr(truth.law), "sampled with seed": "the run's"}
-        run.metric(f"{D}/largest_step", truth.width / 2**0.5, *LARGEST_STEP)
-    fits = [
+def main(args):
+    run = Run(__file__, args, SETTINGS, QUICK)
+    at = run.settings
+    run.data = {D: repr(LAWS[D]) for D in WIDTHS}
+    truths = {D: Truth(LAWS[D], 0.0, at.test_points, at.cells) for D in WIDTHS}
+    for D, (width, _) in WIDTHS.items():
+        run.metric(f"{D}/largest_step", width / 2**0.5)
+    for seed, D, start, s in run.each(
         (seed, D, start, s)
         for seed in run.seeds
-        for D in truths
+        for D in WIDTHS
         for start in STARTS
-        for s in steps
-    ]
-    with tqdm(total=len(fits) * iterations[-1], unit="it", dynamic_ncols=True) as bar:
-        for seed, D, start, s in fits:
-            bar.set_description(f"seed {seed} {D} {start} {s}")
-            model = deen.ContrastiveDivergence(
-                HIDDEN_UNITS, sigma=SIGMA, step=s, seed=seed
+        for s in at.steps
+    ):
+        model = deen.ContrastiveDivergence(
+            hidden_units=HIDDEN_UNITS, sigma=SIGMA, step=s, seed=seed
+        )
+        model.compile(keras.optimizers.Adam(1e-3))
+        x, done = LAWS[D].sample(at.batch * at.steps_per_epoch, seed=seed), 0
+        if start == "glorot":
+            model.build(x.shape)
+        for end in at.iterations:
+            epochs, done = (end - done) // at.steps_per_epoch, end
+            run.fit(
+                model, x, batch_size=at.batch, epochs=epochs, name=f"{D} {start} {s}"
             )
-            model.compile(keras.optimizers.Adam(1e-3))
-            x = truths[D].law.sample(BATCH * STEPS_PER_EPOCH, seed=seed)
-            if start == "glorot":
-                model.build(x.shape)
-            for end in iterations:
-                with run.stage("train"):
-                    run.train(
-                        model,
-                        x,
-                        name=f"{D}-{start}-{s}-{seed}-{end}",
-                        batch_size=BATCH,
-                        epochs=(end - int(model.optimizer.iterations))
-                        // STEPS_PER_EPOCH,
-                        bar=bar,
-                        start=start,
-                    )
-                with run.stage("measure"):
-                    for metric, value in truths[D].measure(model).items():
-                        name = f"{D}/{start}/{metric}/s={s}@{end}"
-                        run.metric(name, value, *DEFINITIONS[metric])
-    with run.stage("draw"):
-        draw(run, truths)
-    run.json()
-    run.finish_training()
-    run.table()
-
-
-class Truth:
-    """One law, Gaussian of some width in the `across` dimensions, and its metrics."""
-
-    def __init__(self, law, width, across):
-        self.law, self.truth = law, law.smoothed(0.0)
-        self.width, self.across = width, across
-        self.box = law.box()
-        # Seeds of training count up from 0: the test set never shares one.
-        self.x = law.sample(TEST_POINTS, seed=10**6)
-        self.score = self.truth.score(self.x)
-        self.grid_energy = None
-
-    def energy(self, x):
-        if self.grid_energy is None:  # asked on one grid only
-            self.grid_energy = self.truth.energy(x)
-        return self.grid_energy
-
-    def measure(self, model):
-        from deen_tf import metrics
-
-        return {
-            "relative_score_error": metrics.relative_score_error(
-                model.score(self.x), self.score
-            ),
-            "grid_kl": metrics.grid_kl(self.energy, model.energy, self.box, GRID),
-            "smallest_mode_ratio": metrics.smallest_mode_ratio(
-                self.energy, model.energy, self.law.centers(8), self.box, GRID
-            ),
-        }
+            for metric, value in truths[D].measure(model, *METRICS).items():
+                run.metric(f"{D}/{start}/{metric}/s={s}@{end}", value)
+    draw(run)
+    s, end = at.steps[-1 if run.quick else 4], at.iterations[-1]
+    run.finish(
+        f"{D}/{A}/{m}/s={s}@{end}" for D in WIDTHS for A in STARTS for m in METRICS[1:]
+    )
 
 
 def divergence(s, width, across):
     """Return the divergence at the fixed point, in nats; NaN where there is none."""
-    import numpy as np
-
     r = s**2 / width**2
     with np.errstate(invalid="ignore"):
         steepness = (1 - np.sqrt(1 - 2 * r)) / r  # k w^2
     return across / 2 * (steepness - 1 - np.log(steepness))
 
 
-def draw(run, truths):
-    import matplotlib.pyplot as plt
-    import numpy as np
-
-    metrics, steps = run.metrics(), run.settings["steps"]
-    figure, axes = plt.subplots(
-        2, 2, figsize=(11, 8), sharex=True, sharey="row", layout="constrained"
-    )
-    for column, (D, truth) in enumerate(truths.items()):
-        for ax, metric in zip(
-            axes[:, column], ("grid_kl", "smallest_mode_ratio"), strict=True
-        ):
-            for k, (start, label) in enumerate(STARTS.items()):
-                for end in run.settings["iterations"]:
-                    of = [metrics[f"{D}/{start}/{metric}/s={s}@{end}"] for s in steps]
-                    median = np.array([m["median"] for m in of])
-                    low, high = (
-                        np.array([m[edge] for m in of]) for edge in ("min", "max")
-                    )
-                    last = end == run.settings["iterations"][-1]
-                    ax.errorbar(
-                        np.array(steps) * (0.97, 1.03)[k],  # side by side
-                        median,
-                        yerr=(median - low, high - median),
-                        fmt="o-" if last else "o:",
-                        mfc=f"C{k}" if last else "white",
-                        color=f"C{k}",
-                        ms=5,
-                        lw=1,
-                        label=f"{label}, {end} iterations",
-                    )
-            edge = truth.width / 2**0.5
-            ax.axvline(edge, color="k", lw=1, ls="--", label=r"$w/\sqrt{2}$")
-            ax.axvline(SIGMA, color="0.6", lw=1, label="the paper's step")
-            ax.grid(alpha=0.4)
-        fine = np.geomspace(steps[0], edge, 200)
-        axes[0, column].plot(
-            fine,
-            divergence(fine, truth.width, truth.across),
-            "k",
-            lw=1,
-            label="closed form",
-        )
-        axes[0, column].set(title=f"{D}, w = {truth.width:.3g}")
-        axes[0, column].set(xscale="log", yscale="log", ylim=(1e-3, None))
-        axes[1, column].set(ylim=(-0.03, 1.03), xlabel="step s of Eq. 26")
-        axes[1, column].set_xticks(steps, [str(s) for s in steps])
-        axes[1, column].minorticks_off()
-    axes[0, 0].set_ylabel("KL(data || model) [nats]")
+def draw(run):
+    at = run.settings
+    figure, axes = panels(2, 2, 7, sharex=True, sharey="row")
+    for (row, column), ax in np.ndenumerate(axes):
+        metric, D = METRICS[1 + row], list(WIDTHS)[column]
+        for k, (start, label) in enumerate(STARTS.items()):
+            for end in at.iterations:
+                values = [
+                    run.values(f"{D}/{start}/{metric}/s={s}@{end}") for s in at.steps
+                ]
+                last = end == at.iterations[-1]
+                plotting.median_and_range(
+                    ax,
+                    np.array(at.steps) * (0.97, 1.03)[k],  # side by side
+                    values,
+                    fmt="o-" if last else "o:",
+                    mfc=f"C{k}" if last else "white",
+                    color=f"C{k}",
+                    label=f"{label}, {end} iterations",
+                )
+        width, across = WIDTHS[D]
+        edge = width / 2**0.5
+        ax.axvline(edge, color="k", ls="--", label=r"$w/\sqrt{2}$")
+        ax.axvline(SIGMA, color="0.6", label="the paper's step")
+        ax.grid(alpha=0.4)
+        if row == 0:
+            fine = np.geomspace(at.steps[0], edge, 200)
+            ax.plot(fine, divergence(fine, width, across), "k", label="closed form")
+            ax.set(xscale="log", yscale="log", ylim=(1e-3, None))
+            ax.set_title(f"{D}, w = {width:.3g}")
+        else:
+            ax.set(ylim=(-0.03, 1.03), xlabel="step s of Eq. 26")
+            ax.set_xticks(at.steps, list(map(str, at.steps)))
+            ax.minorticks_off()
+    axes[0, 0].set_ylabel("KL(data || model), nats")
     axes[1, 0].set_ylabel("poorest mode's share of its mass")
-    axes[0, 0].legend(fontsize=8)
+    axes[0, 0].legend()
     figure.suptitle(
         "Contrastive divergence, one Langevin step, Adam 1e-3; median and range of "
         f"{len(run.seeds)} seeds"
     )
-    run.figure(figure, "contrastive")
-    plt.close(figure)
+    run.figure(figure, run.name)
 
 
 if __name__ == "__main__":
-    guarded(main)
+    main(args)

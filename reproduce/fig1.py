@@ -10,154 +10,141 @@ density smoothed by N(0, sigma^2 I), which is what DEEN and DSM aim at.
     python reproduce/fig1.py                       # one seed, 1000 iterations
     python reproduce/fig1.py --seeds 10 --long 5   # the committed run
     python reproduce/fig1.py --study               # dependence on batch and data set size
+
+What to see: (a)-(d) are the exact density and score up to a percent where there are data;
+away from them, under the veil, nothing was learned and DEEN and DSM
+differ. (g)(h) are no rounding: DEEN's curl is a millionth of them. In (i)(j) modes are gone.
 """
 
-import hashlib
+from command import options
 
-from outputs import Run, guarded, options
-
-# The paper's: architecture, sigma, Adam 1e-3 (the models' default), 1000 iterations.
-HIDDEN_UNITS = (32, 32, 32)
-SIGMA = 0.1
-ITERATIONS = 1000
-LONG = 10_000
-# Ours: the paper states neither batch nor data set size. With Adam at a constant rate the
-# error that remains is the noise of the last steps, which falls with the batch: these are
-# the smallest powers of two at which it is below what 1000 (10,000) iterations otherwise
-# leave. The data set is so large that it does not matter; a point is seen 40 times in 1000
-# iterations. See `--study` and figures/fig1-study.json.
-# Contrastive divergence goes wrong at any batch; a smaller one costs less.
-BATCHES = {"to 1000": 8192, "to 10,000": 16384, "cd": 1024}
-STEPS_PER_EPOCH = 25
-
-TEST_POINTS = 20_000  # fresh, from the exact smoothed density
-GRID = 201
-
-DEFINITIONS = {
-    "relative_score_error": (
-        "1",
-        "E|psi - psi*|^2 / E|psi*|^2 over fresh points of the exact smoothed density",
-    ),
-    "grid_kl": (
-        "nats",
-        "KL(exact smoothed density || model normalised on the grid), by quadrature",
-    ),
-    "relative_curl": (
-        "1",
-        "rms of d1 psi2 - d2 psi1 over rms Frobenius norm of the Jacobian, same points",
-    ),
-    "max_abs_curl": ("nats/unit^2", "largest |d1 psi2 - d2 psi1|, same points"),
-    "excess_loss": (
-        "1",
-        "(L - L*) / L*: L of Eq. 19, L* its exact floor, L - L* on paired points",
-    ),
-    "seconds": ("s", "wall time of the fit, compilation included"),
-    "mass_in_modes": (
-        "1",
-        "smallest ratio over the data's parts of the model's probability to the exact one "
-        + "(1: all there, 0: one is missing); see metrics.smallest_mode_ratio",
-    ),
-}
-
-
-def main(argv=None):
-    parser = options(
+if __name__ == "__main__":
+    args = options(
         __doc__,
         long={
             "type": int,
             "default": 0,
             "metavar": "K",
-            "help": f"let the first K seeds go on to {LONG} iterations (@10k)",
+            "help": "let the first K seeds go on to 10,000 iterations (@10k)",
         },
         study={
             "action": "store_true",
             "help": "only measure the dependence on batch and data set size",
         },
     )
-    args = parser.parse_args(argv)
-    settings = {
-        "hidden_units": HIDDEN_UNITS,
-        "sigma": SIGMA,
-        "iterations": ITERATIONS if not args.quick else STEPS_PER_EPOCH,
-        "batch": BATCHES if not args.quick else dict.fromkeys(BATCHES, 256),
-        "steps per epoch": STEPS_PER_EPOCH,
-        "optimizer": "Adam(1e-3); cd-sgd: SGD(1e-3), which is Eq. 27 to the letter",
-        "test_points": TEST_POINTS,
-        "start": "suited to the data (ScoreModel.adapt); Keras' Glorot for "
-        + ", ".join(GLOROT),
-    }
-    run = Run("fig1" if not args.study else "fig1-study", args, settings)
 
-    import matplotlib
+import keras
+import numpy as np
+from experiment import Run
+from plots import block_means, panels
+from truth import HIDDEN_UNITS, LAWS, SIGMA, Truth
 
-    matplotlib.use("Agg")
-    from tqdm import tqdm
+import deen_tf as deen
+from deen_tf import fields, plotting
 
-    import deen_tf as deen
+SETTINGS = {
+    # The paper's: architecture, sigma, Adam 1e-3, 1000 iterations.
+    "hidden_units": HIDDEN_UNITS,
+    "sigma": SIGMA,
+    "iterations": 1000,
+    "long": 10_000,
+    # Ours: the paper states neither batch nor data set size. With Adam at a constant rate
+    # the error that remains is the noise of the last steps, which falls with the batch:
+    # these are the smallest powers of two at which it is below what 1000 (10,000)
+    # iterations otherwise leave. The data set is so large that it does not matter; a point
+    # is seen 40 times in 1000 iterations. See `--study`. Contrastive divergence goes wrong
+    # at any batch; a smaller one costs less.
+    "batch": {"to 1000": 8192, "to 10,000": 16384, "cd": 1024},
+    "steps_per_epoch": 25,
+    "test_points": 20_000,  # fresh, from the exact smoothed density
+    "optimizer": "Adam(1e-3); cd-sgd: SGD(1e-3), which is Eq. 27 to the letter",
+    # The paper states no start. DEEN's and DSM's is the models' own, suited to the data;
+    # contrastive divergence, which loses modes from Keras' usual one, has that. The rows
+    # deen-glorot and cd-gaussian are the other way round.
+    "glorot": ("deen-glorot", "cd", "cd-sgd"),
+}
+QUICK = {"iterations": 25, "long": 50, "batch": dict.fromkeys(SETTINGS["batch"], 256)}
+DATA = ("mixture", "spiral")
+MODELS = ("deen", "deen-glorot", "dsm", "cd", "cd-gaussian", "cd-sgd")
+LONG_MODELS = ("deen", "deen-glorot", "dsm", "cd")
+METRICS = ("relative_score_error", "relative_curl", "max_abs_curl", "excess_loss")
+METRICS += ("grid_kl", "smallest_mode_ratio")
+NODES = 201  # along a side of a panel
 
-    truths = {
-        "mixture": deen.datasets.GaussianMixture.ring(modes=8),
-        "spiral": deen.datasets.Spiral(),
-    }
-    for name, truth in truths.items():
-        run.data[name] = {"law": repr(truth), "sampled with seed": "the run's"}
+PANELS = {  # as in the paper; its caption does not name (e)(f), which are DSM's score here
+    "a": ("mixture", "deen", "q"),
+    "b": ("mixture", "deen", "psi"),
+    "e": ("mixture", "dsm", "psi"),
+    "g": ("mixture", "dsm", "curl"),
+    "i": ("mixture", "cd", "q"),
+    "c": ("spiral", "deen", "q"),
+    "d": ("spiral", "deen", "psi"),
+    "f": ("spiral", "dsm", "psi"),
+    "h": ("spiral", "dsm", "curl"),
+    "j": ("spiral", "cd", "q"),
+}
+QUANTITIES = {  # in words, unit, equation
+    "q": ("$q = e^{-E}$", "1, peak at 1", "q = exp(-E), Eq. 1"),
+    "psi": (r"$\psi$", "nats per unit of x", "psi = -grad E, Eq. 3 (DSM: Eq. 17)"),
+    "curl": (
+        r"$\nabla\times\psi$",
+        "nats per unit of x squared",
+        "d1 psi2 - d2 psi1, Sec. 4",
+    ),
+}
+AXES = "(x2, x1, ...): rows are x2, columns x1, both over `box`"
+NAMES = {"deen": "DEEN", "dsm": "DSM", "cd": "CD from Glorot's\nweights (Adam)"}
+
+
+def main(args):
     if args.study:
-        return study(run, truths)
-
-    short = settings["iterations"]
-    long = LONG if not args.quick else 2 * short
+        return study(args)
+    run = Run(__file__, args, SETTINGS, QUICK)
+    at = run.settings
+    truths = {D: Truth(LAWS[D], at.sigma, at.test_points) for D in DATA}
+    run.data = {D: repr(LAWS[D]) for D in DATA}
     fits = [
-        (seed, D, M, [short, long] if k < args.long and M in LONG_MODELS else [short])
+        (
+            seed,
+            D,
+            M,
+            [at.iterations, at.long][: 1 + (k < args.long and M in LONG_MODELS)],
+        )
         for k, seed in enumerate(run.seeds)
-        for D in truths
+        for D in DATA
         for M in MODELS
     ]
     shown = {}
-    tests = {D: TestPoints(truth) for D, truth in truths.items()}
-    total = sum(ends[-1] for *_, ends in fits)
-    with tqdm(total=total, unit="it", desc="training", dynamic_ncols=True) as bar:
-        for seed, D, M, ends in fits:
-            bar.set_description(f"seed {seed} {D} {M}")
+    for seed, D, M, ends in run.each(fits):
+        truth, model, done, seconds = truths[D], build(M, seed), 0, 0.0
+        truth.draw(seed)
+        for end in ends:
+            tag = "@10k" if end == at.long else ""
+            batch = at.batch["cd" if "cd" in M else "to 10,000" if tag else "to 1000"]
+            x = LAWS[D].sample(batch * at.steps_per_epoch, seed=seed)
+            epochs = (end - done) // at.steps_per_epoch
+            losses, spent = run.fit(
+                model, x, batch_size=batch, epochs=epochs, name=f"{D} {M}, seed {seed}"
+            )
+            done, seconds = end, seconds + spent
             with run.stage("measure"):
-                tests[D].draw(seed)
-            model, seconds = build(M, seed), 0.0
-            for end in ends:
-                tag = "" if end == short else "@10k"
-                kind = "cd" if "cd" in M else "to 10,000" if tag else "to 1000"
-                batch = settings["batch"][kind]
-                x = truths[D].sample(batch * STEPS_PER_EPOCH, seed=seed)
-                with run.stage("train"):
-                    *curve, spent = run.train(
-                        model,
-                        x,
-                        name=f"{D}-{M}{tag}-{seed}",
-                        batch_size=batch,
-                        epochs=(end - int(model.optimizer.iterations))
-                        // STEPS_PER_EPOCH,
-                        bar=bar,
-                    )
-                seconds += spent
-                with run.stage("measure"):
-                    measure(run, f"{D}/{M}{tag}", model, tests[D], seconds)
-                if seed != run.first or tag or "-" in M:
-                    continue
-                shown[D, M] = panel_values(model, tests[D].grid)
-                shown[D, M] |= {"iterations": curve[0], "losses": curve[1]}
-                if not args.no_export:
-                    with run.stage("export"):
-                        model.export(run.path("models", f"fig1-{D}-{M}"))
-    with run.stage("draw"):
-        draw_paper(run, shown, tests)
-        draw_truth(run, shown, tests)
-        save_arrays(run, shown, tests)
-    run.json()
-    run.finish_training()
-    run.table()
-
-
-MODELS = ("deen", "deen-glorot", "dsm", "cd", "cd-gaussian", "cd-sgd")
-LONG_MODELS = ("deen", "deen-glorot", "dsm", "cd")
-GLOROT = ("deen-glorot", "cd", "cd-sgd")
+                measured = truth.measure(model, *METRICS) | {"seconds": seconds}
+                run.record(f"{D}/{M}{tag}", measured)
+            if seed == run.first and not tag and M in NAMES:
+                shown[D, M] = maps(model, truth) | {"losses": losses}
+                run.export(model, f"{D}-{M}")
+    draw_paper(run, shown, truths)
+    draw_truth(run, shown, truths)
+    run.finish(
+        f"{D}/{M}/{metric}"
+        for D in DATA
+        for M, metrics in (
+            ("deen", METRICS[::4]),
+            ("dsm", METRICS[:2]),
+            ("cd", METRICS[4:]),
+        )
+        for metric in metrics
+    )
 
 
 def build(name, seed):
@@ -166,96 +153,19 @@ def build(name, seed):
     For contrastive divergence the paper gives two prescriptions: Adam for all experiments
     "presented so far", and Eq. 27, a plain gradient step of 1e-3. The plain step moves the
     energy hardly at all in 1000 iterations; `cd` is therefore the one with Adam.
-
-    The paper states no start. DEEN's and DSM's is the models' own, suited to the data;
-    contrastive divergence, which loses modes from Keras' usual one, has that. The rows
-    `deen-glorot` and `cd-gaussian` are the other way round.
     """
-    import keras
-
-    import deen_tf as deen
-
     kind, _, variant = name.partition("-")
     cls = {"deen": deen.DEEN, "dsm": deen.DSM, "cd": deen.ContrastiveDivergence}[kind]
-    model = cls(HIDDEN_UNITS, sigma=SIGMA, seed=seed)
+    model = cls(hidden_units=HIDDEN_UNITS, sigma=SIGMA, seed=seed)
     model.compile(None if variant == "sgd" else keras.optimizers.Adam(1e-3))
-    if name in GLOROT:
+    if name in SETTINGS["glorot"]:
         model.build((None, 2))
     return model
 
 
-class TestPoints:
-    """The exact smoothed density, and fresh pairs (x, xi) of it."""
-
-    def __init__(self, truth):
-        from deen_tf import plotting
-
-        self.law = truth
-        self.truth = truth.smoothed(SIGMA)
-        self.energy = remembered(self.truth.energy)
-        self.box = truth.box(SIGMA)  # of the quadratures
-        self.view = tuple(0.8 * edge for edge in self.box)  # of the panels
-        self.centers = truth.centers(8)
-        self.floor = truth.bayes_loss(SIGMA)
-        self.grid = plotting.grid(self.view, GRID)
-
-    def draw(self, seed):
-        import numpy as np
-
-        # Seeds of training count up from 0: a test set never shares one.
-        self.x = self.law.sample(TEST_POINTS, seed=seed + 10**6).astype("float64")
-        nu = np.random.default_rng([seed, 2018]).normal(size=self.x.shape)
-        self.xi = self.x + SIGMA * nu
-        self.score = self.truth.score(self.xi)
-
-
-def measure(run, name, model, test, seconds):
-    """Record every metric of one model against the truth."""
-    import numpy as np
-
-    from deen_tf import fields, metrics
-
-    def record(metric, value):
-        run.metric(f"{name}/{metric}", value, *DEFINITIONS[metric])
-
-    psi = model.score(test.xi)
-    record("relative_score_error", metrics.relative_score_error(psi, test.score))
-    J = fields.jacobian(model, test.xi)
-    record("relative_curl", metrics.relative_curl(J))
-    record("max_abs_curl", np.abs(J[:, 1, 0] - J[:, 0, 1]).max())
-    ours = ((test.x - model.denoise(test.xi)) ** 2).sum(1)
-    best = ((test.x - (test.xi + SIGMA**2 * test.score)) ** 2).sum(1)
-    record("excess_loss", (ours - best).mean() / test.floor)
-    record("seconds", seconds)
-    if hasattr(model, "energy"):
-        record("grid_kl", metrics.grid_kl(test.energy, model.energy, test.box))
-        record(
-            "mass_in_modes",
-            metrics.smallest_mode_ratio(
-                test.energy, model.energy, test.centers, test.box
-            ),
-        )
-
-
-def remembered(function):
-    """Keep the answers: every model is measured on the same grids."""
-    answers = {}
-
-    def answer(x):
-        key = hashlib.sha256(x).digest()
-        if key not in answers:
-            answers[key] = function(x)
-        return answers[key]
-
-    return answer
-
-
-def panel_values(model, nodes):
-    """Return what the panels show of a model, on the grid."""
-    import numpy as np
-
-    from deen_tf import fields
-
+def maps(model, truth):
+    """Return what the panels show of a model, on the nodes of their grid."""
+    nodes = plotting.grid(truth.view, NODES)
     values = {"psi": model.score(nodes), "curl": fields.curl(model, nodes)}
     if hasattr(model, "energy"):
         energy = model.energy(nodes)
@@ -264,178 +174,86 @@ def panel_values(model, nodes):
     return values
 
 
-def draw_paper(run, shown, tests):
+def draw_paper(run, shown, truths):
     """All ten panels of the paper's Figure 1, in its letters."""
-    import matplotlib.pyplot as plt
-
-    from deen_tf import plotting
-
-    figure, axes = plt.subplots(2, 5, figsize=(16, 8.3), layout="constrained")
-    draw = plotting.value_map
-    for row, (D, q, psi, dsm, curl, cd) in enumerate(
-        (("mixture", *"abegi"), ("spiral", *"cdfhj"))
-    ):
-        box, of = tests[D].view, lambda M, D=D: shown[D, M]
-        ax = axes[row]
-        draw(ax[0], of("deen")["q"], box, f"({q}) DEEN: $q = e^{{-E}}$")
-        plotting.score_field(
-            ax[1], of("deen")["psi"], box, rf"({psi}) DEEN: $\psi = -\nabla E$"
-        )
-        plotting.score_field(ax[2], of("dsm")["psi"], box, rf"({dsm}) DSM: $\psi$")
-        draw(
-            ax[3],
-            of("dsm")["curl"],
-            box,
-            rf"({curl}) DSM: $\nabla\times\psi$",
-            signed=True,
-            label="nats per unit$^2$",
-        )
-        draw(ax[4], of("cd")["q"], box, rf"({cd}) CD (Adam): $q = e^{{-E}}$")
+    figure, axes = panels(2, 5, 5.6)
+    for ax, (letter, (D, M, what)) in zip(axes.flat, PANELS.items(), strict=True):
+        values, box, (p, _) = shown[D, M][what], truths[D].view, exact(truths[D])
+        title = f"({letter}) {NAMES[M]}: {QUANTITIES[what][0]}"
+        if what == "psi":
+            plotting.score_field(ax, values, box, title, density=p)
+        elif what == "curl":
+            more = {"signed": True, "label": "nats per unit$^2$", "density": p}
+            plotting.value_map(ax, values, box, title, **more)
+        else:
+            plotting.value_map(ax, values, box, title)
+        about = dict(zip(("unit", "equation"), QUANTITIES[what][1:], strict=True))
+        values = values.reshape(NODES, NODES, -1).squeeze()
+        about |= {"data": D, "model": M, "box": box, "axes": AXES}
+        run.arrays(letter, {"values": values}, **about)
     figure.suptitle(
-        f"Figure 1 after {run.settings['iterations']} iterations, sigma = {SIGMA}, seed "
-        f"{run.first}; q scaled to peak at 1. The paper's caption does not name (e)(f): "
-        "here they are DSM's score."
+        f"Figure 1 after {run.settings.iterations} iterations, sigma = {SIGMA}, seed "
+        f"{run.first}; q scaled to peak at 1.\nVeiled: where there are no data (one point in "
+        "a thousand) nothing is learned, and models differ"
     )
     run.figure(figure, "fig1")
-    plt.close(figure)
 
 
-def draw_truth(run, shown, tests):
+def draw_truth(run, shown, truths):
     """The exact density and score, each model's error on the same axes, the curves."""
-    import matplotlib.pyplot as plt
-    import numpy as np
-
-    from deen_tf import plotting
-
-    figure, axes = plt.subplots(2, 6, figsize=(19, 8), layout="constrained")
-    for row, (D, test) in enumerate(tests.items()):
-        ax, box = axes[row], test.view
-        p = np.exp(-test.truth.energy(test.grid))
-        psi = test.truth.score(test.grid)
+    figure, axes = panels(2, 6, 4.6)
+    for ax, (D, truth) in zip(axes, truths.items(), strict=True):
+        p, psi = exact(truth)
+        box = truth.view
         plotting.value_map(ax[0], p, box, f"{D}: exact density $p_\\sigma$")
         plotting.score_field(ax[1], psi, box, r"exact score $\psi^*$")
-        errors = {
-            M: np.linalg.norm(shown[D, M]["psi"] - psi, axis=1) * np.sqrt(p)
-            for M in ("deen", "dsm", "cd")
-        }
-        for column, (M, error) in enumerate(errors.items()):
-            value = run.metrics()[f"{D}/{M}/relative_score_error"]["values"][0]
-            plotting.value_map(
-                ax[2 + column],
-                error,
-                box,
-                f"{M}: relative error {value:.3g}",
-                label=r"$|\psi-\psi^*|\sqrt{p_\sigma}$",
-            )
-        curves = {
-            M: (shown[D, M]["iterations"], shown[D, M]["losses"])
-            for M in ("deen", "dsm")
-        }
-        plotting.loss_curves(ax[5], curves, f"{D}: training", floor=test.floor)
+        for panel, M in zip(ax[2:5], NAMES, strict=True):
+            error = np.linalg.norm(shown[D, M]["psi"] - psi, axis=1) * np.sqrt(p)
+            relative = run.values(f"{D}/{M}/relative_score_error")[0]
+            title = f"{M.upper()}: relative\nerror {relative:.3g}"
+            label = r"$|\psi-\psi^*|\sqrt{p_\sigma}$"
+            plotting.value_map(panel, error, box, title, label=label)
+        steps = run.settings.steps_per_epoch
+        curves = {M: block_means(shown[D, M]["losses"], steps) for M in ("deen", "dsm")}
+        plotting.loss_curves(ax[5], curves, f"{D}: training", floor=truth.floor)
+        values = {"p": p.reshape(NODES, NODES), "psi": psi.reshape(NODES, NODES, 2)}
+        about = {"box": box, "unit": "per unit area; nats per unit", "axes": AXES}
+        run.arrays(f"truth/{D}", values, **about)
+        about = {"floor": truth.floor, "equation": "Eq. 19 (DSM: Eq. 17), epoch means"}
+        for M, (iterations, losses) in curves.items():
+            values = {"iterations": iterations, "losses": losses}
+            run.arrays(f"curves/{D}/{M}", values, **about)
     run.figure(figure, "fig1-truth")
-    plt.close(figure)
 
 
-def save_arrays(run, shown, tests):
-    """The arrays behind the panels, a group for each letter."""
-    import numpy as np
-
-    panels = {
-        "a": ("mixture", "deen", "q"),
-        "b": ("mixture", "deen", "psi"),
-        "c": ("spiral", "deen", "q"),
-        "d": ("spiral", "deen", "psi"),
-        "e": ("mixture", "dsm", "psi"),
-        "f": ("spiral", "dsm", "psi"),
-        "g": ("mixture", "dsm", "curl"),
-        "h": ("spiral", "dsm", "curl"),
-        "i": ("mixture", "cd", "q"),
-        "j": ("spiral", "cd", "q"),
-    }
-    units = {
-        "q": ("1, peak at 1", "q = exp(-E), Eq. 1"),
-        "psi": ("nats per unit of x", "psi = -grad E, Eq. 3 (DSM: Eq. 17)"),
-        "curl": ("nats per unit of x squared", "d1 psi2 - d2 psi1, Sec. 4"),
-    }
-    axes = "(x2, x1, ...): rows are x2, columns x1, both over `box`"
-    groups = {}
-    for letter, (D, M, what) in panels.items():
-        values = shown[D, M][what].reshape(GRID, GRID, -1).squeeze()
-        unit, equation = units[what]
-        groups[letter] = (
-            {"values": values},
-            {
-                "data": D,
-                "model": M,
-                "box": tests[D].view,
-                "unit": unit,
-                "equation": equation,
-                "axes": axes,
-            },
-        )
-    for D, test in tests.items():
-        groups[f"truth/{D}"] = (
-            {
-                "p": np.exp(-test.truth.energy(test.grid)).reshape(GRID, GRID),
-                "psi": test.truth.score(test.grid).reshape(GRID, GRID, 2),
-            },
-            {"box": test.view, "axes": axes, "unit": "per unit area; nats per unit"},
-        )
-        for M in ("deen", "dsm"):
-            groups[f"curves/{D}/{M}"] = (
-                {k: shown[D, M][k] for k in ("iterations", "losses")},
-                {"floor": test.floor, "equation": "Eq. 19 (DSM: Eq. 17), epoch means"},
-            )
-    run.arrays(groups)
+def exact(truth):
+    nodes = plotting.grid(truth.view, NODES)
+    return np.exp(-truth.density.energy(nodes)), truth.density.score(nodes)
 
 
-def study(run, truths):
+def study(args):
     """How DEEN's error after 1000 iterations depends on batch and data set size."""
-    import numpy as np
-    from tqdm import tqdm
-
-    from deen_tf import metrics
-
-    batches = (128, 512, 2048, 8192, 32768)
-    sizes = (1000, 10_000, 100_000, 1_000_000)
-    cases = [(b, 1_000_000) for b in batches] + [(8192, n) for n in sizes[:-1]]
-    if run.quick:
-        cases = cases[:1]
-    iterations = run.settings["iterations"]
-    with tqdm(
-        total=len(cases) * len(truths) * len(run.seeds), unit="fit", dynamic_ncols=True
-    ) as bar:
-        for D, truth in truths.items():
-            test = TestPoints(truth)
-            for batch, n in cases:
-                for seed in run.seeds:
-                    test.draw(seed)
-                    # One long epoch: every point equally often, in random order.
-                    rows = np.resize(
-                        truth.sample(n, seed=seed), (batch * iterations, 2)
-                    )
-                    model = build("deen", seed)
-                    with run.stage("train"):
-                        run.train(
-                            model,
-                            rows,
-                            name=f"{D}-{batch}-{n}-{seed}",
-                            batch_size=batch,
-                            epochs=1,
-                        )
-                    error = metrics.relative_score_error(
-                        model.score(test.xi), test.score
-                    )
-                    run.metric(
-                        f"{D}/deen/relative_score_error/batch {batch}, {n} points",
-                        error,
-                        *DEFINITIONS["relative_score_error"],
-                    )
-                    bar.update()
-    run.json()
-    run.finish_training()
-    run.table()
+    run = Run(__file__, args, SETTINGS, QUICK, name="fig1-study")
+    at = run.settings
+    run.data = {D: repr(LAWS[D]) for D in DATA}
+    cases = [(batch, 1_000_000) for batch in (128, 512, 2048, 8192, 32768)]
+    cases += [(8192, n) for n in (1000, 10_000, 100_000)]
+    for D, (batch, n), seed in run.each(
+        (D, case, seed)
+        for D in DATA
+        for case in (cases[:1] if run.quick else cases)
+        for seed in run.seeds
+    ):
+        # One long epoch: every point equally often, in random order.
+        x = LAWS[D].sample(n, seed=seed)
+        rows, model = np.resize(x, (batch * at.iterations, 2)), build("deen", seed)
+        run.fit(model, rows, batch_size=batch, epochs=1, name=f"{D} {batch} {n}")
+        truth = Truth(LAWS[D], at.sigma, at.test_points)
+        truth.draw(seed)
+        name = f"{D}/deen/relative_score_error/batch {batch}, {n} points"
+        run.metric(name, truth.relative_score_error(model))
+    run.finish(run.recorded)
 
 
 if __name__ == "__main__":
-    guarded(main)
+    main(args)

@@ -8,80 +8,92 @@ A model has one noise level, these patches have many. Two readings of the paper:
              the step is sigma^2 psi (Eq. 11 to the letter) or s^2 psi, s the patch's level;
   contrast   every patch divided by its own std, where all noise has the one level 0.5.
 
-Read beside them the bound of `deen_tf.models.energy`: 256 units on 1024 pixels can remove a quarter
-of the noise. Two networks have no such bound: a dense one, 2048 units in the first layer,
-and a wide one, 18,496 units whose weights are shared by all places of the patch
-(`deen_tf.networks.field_of_experts`).
+Read beside them the bound of `deen_tf.models.energy`: 256 units on 1024 pixels can remove a
+quarter of the noise. Two networks have no such bound: a dense one, 2048 units in the first
+layer, and a wide one, 18,496 units whose weights are shared by all places of the patch.
 
 All methods are told the noise level of each patch, and nothing else of the clean one. Errors
 are in units of the training patches' overall variance; standard errors are over images.
 
-    python reproduce/fig3.py --data DIR         # van Hateren's .iml or .imc, folder or archive
-    python reproduce/fig3.py                    # $DEEN_DATA/van_hateren, else stand-ins
+    python reproduce/fig3.py --seeds 3 --data DIR   # van Hateren's .iml or .imc, folder or archive
+    python reproduce/fig3.py                        # $DEEN_DATA/van_hateren, else stand-ins
+
+What to see: with the paper's network (c) is noisier than the filters' (b); fig3-wide shows
+what a network without the bound leaves, and fig3-photograph a whole picture.
 """
 
-from outputs import Run, guarded, options
+from command import options
+
+if __name__ == "__main__":
+    args = options(__doc__, data={"help": "folder or archive of van Hateren's images"})
+
+import numpy as np
+from experiment import Run
+from images import rank_bound, train, widths
+from plots import WIDTH, panels, plt
+
+from deen_tf import baselines, metrics, plotting
+from deen_tf.datasets import van_hateren
+from deen_tf.images import denoise_image
+from deen_tf.laws.bandwidth import select_sigma
+from deen_tf.laws.gaussian import Gaussian
 
 NOISE = 0.5  # the paper's: noise level of a patch over its standard deviation
-SIZE, PER_IMAGE = 32, 2000  # patches, anywhere in an image
-SPLITS = (0.65, 0.15, 0.2)  # of the images: train, validation, test
-TESTED, TUNED = 150, 50  # patches of each test image, of each validation image
+SIZE = 32  # of a patch
 
 # The paper's widths; the rest is ours. At the paper's rate of 1e-3, clipped, one seed of three
 # diverged and two ended 3% above the bound; without clipping the network died.
-PAPER = {"hidden_units": (256, 256, 256, 512, 512), "batch": 128, "epochs": 6}
-PAPER |= {"rate": 3e-4}
+PAPER = {"kind": "DEEN", "hidden_units": (256, 256, 256, 512, 512), "sigma": NOISE}
+PAPER |= {"batch": 128, "epochs": 6, "rate": 3e-4, "warmup": 100, "reading": "contrast"}
 # Chosen on the validation images; see the README for what was tried.
-DENSE = {"hidden_units": (2048, 512), "batch": 128, "epochs": 16, "rate": 2e-4}
-DIRECT = {"hidden_units": (2048,), "batch": 128, "epochs": 8, "rate": 1e-3}
-FIELD = {"hidden_units": (64, 32), "batch": 32, "epochs": 4, "rate": 1.5e-2}
-WARMUP, CLIP = 100, 1.0  # of all: steps, and the norm at which gradients are cut
-
+DENSE = PAPER | {"hidden_units": (2048, 512), "epochs": 16, "rate": 2e-4}
+DIRECT = PAPER | {"kind": "DSM", "hidden_units": (2048,), "epochs": 8, "rate": 1e-3}
+FIELD = PAPER | {"kind": "FieldOfExperts", "hidden_units": (64, 32)}
+FIELD |= {"batch": 32, "epochs": 4, "rate": 1.5e-2}
 FITS = {
-    # name: (class, network, reading, sigma); None: the Parzen maximum
-    "deen": ("DEEN", PAPER, "fixed", None),
-    "deen-contrast": ("DEEN", PAPER, "contrast", NOISE),
-    "deen-dense": ("DEEN", DENSE, "contrast", NOISE),
-    "deen-wide": ("FieldOfExperts", FIELD, "contrast", NOISE),
-    "deen-wide-fixed": ("FieldOfExperts", FIELD | {"epochs": 2}, "fixed", NOISE),
-    "dsm-dense": ("DSM", DIRECT, "contrast", NOISE),
+    "deen": PAPER | {"reading": "fixed", "sigma": None},  # the Parzen maximum
+    "deen-contrast": PAPER,
+    "deen-gaussian": PAPER | {"gaussian": True},
+    "deen-dense": DENSE,
+    "deen-wide": FIELD,
+    "deen-wide-fixed": FIELD | {"reading": "fixed", "epochs": 2},
+    "dsm-dense": DIRECT,
 }
-STRIDE = 8  # between the patches of a whole photograph
+SETTINGS = {
+    "noise": NOISE,
+    "patches_per_image": 2000,  # anywhere in an image
+    "splits": (0.65, 0.15, 0.2),  # of the images: train, validation, test
+    "tested": 150,  # patches of each test image
+    "tuned": 50,  # patches of each validation image
+    "fits": FITS,
+    "median+gaussian": {"median_size": 3, "gaussian_sigma": 1.0},
+    "strengths": (0.4, 0.5, 0.6, 0.7, 0.8),  # tried, of the two methods that have one
+    "stride": 8,  # between the patches of a whole photograph
+}
+QUICK = {
+    "fits": {name: network | {"epochs": 1} for name, network in FITS.items()},
+    "patches_per_image": 100,
+    "tested": 12,
+    "tuned": 12,
+    "strengths": (0.6,),
+}
 LINEAR_AND_NON_LOCAL = ("wiener", "wiener-contrast", "non-local-means")
-DEFAULT_FILTER = {"median_size": 3, "gaussian_sigma": 1.0}
+PATCHES = {"unit": "overall std of the training patches, mean removed"}
+PATCHES |= {"axes": "(patch, pixel), 32 x 32 row by row"}
+SHOWN = (3, 4)  # rows and columns of patches in a panel
 
 
-def main(argv=None):
-    parser = options(
-        __doc__, data={"help": "folder or archive of van Hateren's images"}
+def main(args):
+    run = Run(__file__, args, SETTINGS, QUICK)
+    at = run.settings
+    patches = van_hateren.patches(
+        args.data,
+        SIZE,
+        at.patches_per_image,
+        seed=run.first,
+        splits=at.splits,
+        progress=run.watched,
     )
-    parser.set_defaults(seeds=None)
-    args = parser.parse_args(argv)
-    if args.seeds is None:  # of the paper's network; the others take the first
-        args.seeds = 1 if args.quick else 3
-    fits, per_image, tested = FITS, PER_IMAGE, TESTED
-    if args.quick:
-        fits = {k: (c, n | {"epochs": 1}, *r) for k, (c, n, *r) in FITS.items()}
-        per_image, tested = 300, 20
-    settings = {
-        "noise": NOISE,
-        "patches": {"size": SIZE, "per image": per_image, "splits": SPLITS},
-        "tested per image": tested,
-        "fits": fits,
-        "warm-up steps, gradient norm clipped at": [WARMUP, CLIP],
-    }
-    run = Run("fig3", args, settings)
-
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from deen_tf.datasets import van_hateren
-    from deen_tf.laws.parzen import select_sigma
-
-    with run.stage("import and cut patches"):
-        patches = van_hateren.patches(
-            args.data, SIZE, per_image, seed=run.first, splits=SPLITS, progress=True
-        )
     run.data["patches"] = {
         "source": patches.source,
         "stand-in": patches.source != van_hateren.VAN_HATEREN,
@@ -89,52 +101,57 @@ def main(argv=None):
         "images": patches.images,
         "dropped": patches.dropped,
     }
-    if run.data["patches"]["stand-in"]:
-        print(f"no van Hateren images: {patches.source} stand in")
     scale = van_hateren.overall_std(patches.train)
-    train = {
+    x = {
         "fixed": van_hateren.remove_mean(patches.train, scale)[0],
         "contrast": contrast_patches(patches.train, run.first),
     }
-    held_out = Noisy(patches, "validation", scale, TUNED, run.first)
-    test = Noisy(patches, "test", scale, tested, run.first)
-
-    with run.stage("choose sigma"):
-        sigma, curve = select_sigma(
-            train["fixed"], held_out.x, return_curve=True, progress=True
-        )
-    run.metric(
-        "sigma",
-        sigma,
-        "overall std of the training patches",
-        "bandwidth that maximises the mean log-likelihood of validation patches under the "
-        "Parzen density of the training patches",
+    held_out = Noisy(patches, "validation", scale, at.tuned, run.first)
+    score = Scores(run, Noisy(patches, "test", scale, at.tested, run.first))
+    sigma, likelihood = select_sigma(
+        x["fixed"], held_out.x, return_curve=True, progress=run.watched
     )
-    score = Scores(run, test)
+    run.metric("sigma", sigma)
+    curve = {"sigma": likelihood.sigmas, "log_likelihood": likelihood.log_likelihoods}
+    run.arrays("parzen", curve, unit="nats per patch", equation="Eqs. 12, 16")
     with run.stage("baselines"):
-        baselines(run, train, held_out, score)
-    models, losses = train_all(run, args, fits, train, sigma, score)
+        tuned = denoise_by_filters(run, x, held_out, score)
+
+    models, losses = {}, {}
+    for seed, name in run.each((s, n) for s in run.seeds for n in at.fits):
+        network = at.fits[name]
+        network = network | {"sigma": network["sigma"] or sigma}
+        model, loss, seconds = train(run, network, seed, x[network["reading"]], name)
+        run.metric(f"{name}/seconds", seconds)
+        with run.stage("measure"):
+            assess(run, name, model, network["reading"], score)
+        if seed == run.first:
+            models[name], losses[name] = model, loss
+            curve = dict(zip(("iterations", "loss"), loss, strict=True))
+            about = {"equation": "Eq. 19 (17)", "unit": "sum over pixels"}
+            run.arrays(f"training/{name}", curve, **about)
+            run.export(model, name)
     compare(run, score)
     with run.stage("photograph"):
+        wide = models["deen-wide-fixed"]
         pictures = denoise_photograph(
-            run, args, patches, models["deen-wide-fixed"], train["fixed"], scale
+            run, args, patches, wide, x["fixed"], scale, tuned
         )
-    with run.stage("draw"):
-        from panels import fig3 as panels
 
-        for stem, network, methods in (
-            ("fig3", PAPER, ("deen-contrast", "deen")),
-            ("fig3-wide", FIELD, ("deen-wide", "deen-wide-fixed")),
-        ):
-            panels.patches(run, stem, network["hidden_units"], methods, score)
-        panels.photograph(run, pictures)
-        panels.training(run, losses, curve)
-        panels.arrays(run, score, losses, curve)
-    run.json()
-    run.finish_training()
-    run.table()
+    draw_patches(run, "fig3", "deen-contrast", "deen", score)
+    draw_patches(run, "fig3-wide", "deen-wide", "deen-wide-fixed", score)
+    draw_photograph(run, pictures)
+    draw_training(run, losses, likelihood)
+    shown = (
+        "noisy",
+        "median+gaussian",
+        "median+gaussian-tuned",
+        "wiener-contrast",
+        *FITS,
+    )
+    run.finish(f"{method}/err_per_pixel" for method in shown)
     if run.data["patches"]["stand-in"]:
-        print(f"data: {patches.source}, standing in for van Hateren's images")
+        print(f"no van Hateren images: {patches.source} stand in")
 
 
 def contrast_patches(x, seed):
@@ -142,10 +159,6 @@ def contrast_patches(x, seed):
 
     Eq. 19 on these is, up to a constant, the figure's err/pixel on patches as they come.
     """
-    import numpy as np
-
-    from deen_tf.datasets import van_hateren
-
     z, _, std = van_hateren.normalise_contrast(x)
     power = std[:, 0].astype("float64") ** 2
     rng = np.random.default_rng([seed, 2020])
@@ -159,18 +172,11 @@ class Noisy:
     """
 
     def __init__(self, patches, split, scale, per_image, seed):
-        import numpy as np
-
-        from deen_tf.datasets import van_hateren
-
         image_of = patches.image_of(split)
         rng = np.random.default_rng([seed, 2018])
-        chosen = np.concatenate(
-            [
-                np.sort(rng.permutation(np.flatnonzero(image_of == k))[:per_image])
-                for k in np.unique(image_of)
-            ]
-        )
+        images = [np.flatnonzero(image_of == k) for k in np.unique(image_of)]
+        chosen = [np.sort(rng.permutation(rows)[:per_image]) for rows in images]
+        chosen = np.concatenate(chosen)
         self.image_of = image_of[chosen]
         self.x, _ = van_hateren.remove_mean(getattr(patches, split)[chosen], scale)
         self.level = NOISE * self.x.std(1, keepdims=True)  # (n, 1)
@@ -191,298 +197,243 @@ class Scores:
 
     def __init__(self, run, test):
         self.run, self.test = run, test
-        self.error, self.x_hat = {}, {}
+        self.errors, self.x_hat = {}, {}  # errors of each seed, answers of the first
+        # Which patches are shown, evenly over the test images.
+        self.shown = np.linspace(0, len(test.x) - 1, np.prod(SHOWN)).round().astype(int)
+        run.arrays("clean", {"patches": test.x[self.shown]}, **PATCHES)
         self.add("noisy", test.xi)
 
     def add(self, method, x_hat):
-        import numpy as np
-
-        from deen_tf import metrics
-
         x, image_of = self.test.x, self.test.image_of
-        error = metrics.err_per_pixel(x, x_hat)
+        peak, error = np.ptp(x, axis=1), metrics.err_per_pixel(x, x_hat)
         mean, standard_error = metrics.mean_and_standard_error(error, image_of)
-        unit = "overall variance of the training patches"
-        self.run.metric(
-            f"{method}/err_per_pixel",
-            mean,
-            unit,
-            "|x - x_hat|^2 / 1024, mean over test patches, noise 0.5 std(x) nu",
-        )
-        self.run.metric(
-            f"{method}/standard_error",
-            standard_error,
-            unit,
-            "of err_per_pixel, over test images",
-        )
-        peak = np.ptp(x, axis=1)
-        self.run.metric(
-            f"{method}/psnr",
-            metrics.psnr(x, x_hat, peak).mean(),
-            "dB",
-            "mean over test patches; the peak is the range of the clean patch",
-        )
-        self.run.metric(
-            f"{method}/ssim",
-            metrics.ssim(x, x_hat, (SIZE, SIZE), peak).mean(),
-            "1",
-            "mean structural similarity, range as for psnr",
-        )
-        if method not in self.error:  # of several seeds, the first
-            self.error[method], self.x_hat[method] = error, x_hat
+        record = {
+            "err_per_pixel": mean,
+            "standard_error": standard_error,
+            "psnr": metrics.psnr(x, x_hat, peak).mean(),
+            "ssim": metrics.ssim(x, x_hat, (SIZE, SIZE), peak).mean(),
+        }
+        self.run.record(method, record)
+        self.errors.setdefault(method, []).append(error)
+        if method not in self.x_hat:
+            self.x_hat[method] = x_hat[self.shown]
+            letter = {"noisy": "a", "median+gaussian": "b"}.get(method, "c")
+            values = {"patches": x_hat[self.shown], "err_per_pixel": error}
+            self.run.arrays(f"{letter}/{method}", values, **PATCHES)
 
 
-def baselines(run, train, held_out, score):
-    """Filters and the linear optimum; strengths and sizes are tuned on validation patches."""
-    from deen_tf import baselines as known
-
-    test, tuned = score.test, run.settings.setdefault("tuned on validation", {})
-    pair = held_out.x, held_out.xi
-    score.add("median+gaussian", known.median_gaussian(test.xi, **DEFAULT_FILTER))
+def denoise_by_filters(run, x, held_out, score):
+    """Filters and the linear optimum; return what was tuned on validation patches."""
+    at, test, pair = run.settings, score.test, (held_out.x, held_out.xi)
+    tuned = run.data["tuned on validation"] = {}
+    default = vars(at)["median+gaussian"]
+    score.add("median+gaussian", baselines.median_gaussian(test.xi, **default))
     for name, sizes in (
         ("median+gaussian-tuned", {}),
         ("gaussian", {"median_sizes": (1,)}),
     ):
-        tuned[name], _ = known.tune_median_gaussian(*pair, **sizes)
-        score.add(name, known.median_gaussian(test.xi, **tuned[name]))
-    for name, z, noise in (
-        ("wiener", train["fixed"], None),
-        ("wiener-contrast", train["contrast"], NOISE),
-    ):
-        wiener = known.Wiener(z)
-        if noise is not None:
-            run.metric(
-                f"{name}/loss",
-                noise**2 * (wiener.variances / (wiener.variances + noise**2)).sum(),
-                "variance of the patch, sum over pixels",
-                "Eq. 17 of the filter on the law of the training patches, exactly",
-            )
-        score.add(
-            name,
-            test.denoise(
-                lambda xi, level, wiener=wiener, noise=noise: wiener.denoise(
-                    xi, level[:, 0] if noise is None else noise
-                ),
-                noise,
-            ),
-        )
+        tuned[name], _ = baselines.tune_median_gaussian(*pair, **sizes)
+        score.add(name, baselines.median_gaussian(test.xi, **tuned[name]))
+
+    wiener = Gaussian.fit(x["fixed"])
+    score.add("wiener", test.denoise(lambda xi, level: wiener.denoise(xi, level[:, 0])))
+    contrast = Gaussian.fit(x["contrast"])
+    kept = contrast.variances / (contrast.variances + NOISE**2)
+    run.metric("wiener-contrast/loss", NOISE**2 * kept.sum())
+    at_noise = test.denoise(lambda z, level: contrast.denoise(z, NOISE), NOISE)
+    score.add("wiener-contrast", at_noise)
+
+    level = test.level[:, 0]
     for name, method in (
-        ("non-local-means", known.non_local_means),
-        ("total-variation", known.total_variation),
+        ("non-local-means", baselines.non_local_means),
+        ("total-variation", baselines.total_variation),
     ):
-        tuned[name], _ = known.tune_strength(
-            method, *pair, held_out.level[:, 0], (0.4, 0.5, 0.6, 0.7, 0.8)
+        strength, _ = baselines.tune_strength(
+            method, *pair, held_out.level[:, 0], at.strengths
         )
-        score.add(
-            name,
-            method(test.xi, test.level[:, 0], strength=tuned[name], progress=True),
-        )
-    score.add("wavelet", known.wavelet(test.xi, test.level[:, 0], progress=True))
-
-
-def train_all(run, args, fits, train, sigma, score):
-    """Fit every network; returns the models and running losses of the first seed."""
-    from tqdm import tqdm
-
-    steps = {
-        name: network["epochs"] * -(-len(train[reading]) // network["batch"])
-        for name, (_, network, reading, _) in fits.items()
-    }
-    plan = [
-        (name, seed)
-        for name, (_, network, *_) in fits.items()
-        for seed in (
-            run.seeds
-            if network["hidden_units"] == PAPER["hidden_units"]
-            else run.seeds[:1]
-        )
-    ]
-    models, losses = {}, {}
-    total = sum(steps[name] for name, _ in plan)
-    with tqdm(total=total, unit="it", desc="training", dynamic_ncols=True) as bar:
-        for name, seed in plan:
-            bar.set_description(f"seed {seed} {name}")
-            cls, network, reading, level = fits[name]
-            model, curve = fit(
-                run, name, cls, network, level or sigma, seed, train[reading], bar
-            )
-            with run.stage("measure"):
-                assess(run, name, model, reading, score)
-            if seed == run.first:
-                models[name], losses[name] = model, curve
-                if not args.no_export:
-                    with run.stage("export"):
-                        model.export(run.path("models", f"fig3-{name}"))
-    return models, losses
-
-
-def fit(run, name, cls, network, sigma, seed, x, bar):
-    """Train one network; returns it and its running loss."""
-    import keras
-
-    import deen_tf as deen
-    from deen_tf.networks.field_of_experts import FieldOfExperts
-
-    classes = {"DEEN": deen.DEEN, "DSM": deen.DSM, "FieldOfExperts": FieldOfExperts}
-    model = classes[cls](network["hidden_units"], sigma=sigma, seed=seed)
-    steps = network["epochs"] * -(-len(x) // network["batch"])
-    rate = keras.optimizers.schedules.CosineDecay(
-        0.0,
-        max(1, steps - WARMUP),
-        warmup_target=network["rate"],
-        warmup_steps=WARMUP,
-    )
-    model.compile(keras.optimizers.Adam(rate, global_clipnorm=CLIP))
-    with run.stage(f"train {name}"):
-        *curve, seconds = run.train(
-            model,
-            x,
-            name=f"{name}-{seed}",
-            batch_size=network["batch"],
-            epochs=network["epochs"],
-            bar=bar,
-        )
-    run.metric(f"{name}/seconds", seconds, "s", "wall time of the fit")
-    return model, curve
+        tuned[name] = strength
+        more = {"strength": strength, "progress": run.watched}
+        score.add(name, method(test.xi, level, **more))
+    score.add("wavelet", baselines.wavelet(test.xi, level, progress=run.watched))
+    return tuned
 
 
 def assess(run, name, model, reading, score):
     """The loss at the model's own noise level, its bound, and the figure's noise."""
-    import numpy as np
-
-    test = score.test
+    test, contrast = score.test, reading == "contrast"
     nu = (test.xi - test.x) / test.level
-    z = test.x if reading == "fixed" else test.x * (NOISE / test.level)
-    weights = None if reading == "fixed" else test.level[:, 0] ** 2  # as it was trained
+    z = test.x * (NOISE / test.level) if contrast else test.x
+    weights = test.level[:, 0] ** 2 if contrast else None  # as it was trained
     noise = model.sigma**2 * np.average((nu**2).mean(1), weights=weights)
     x_hat = model.denoise(z + model.sigma * nu)
     loss = np.average(((z - x_hat) ** 2).mean(1), weights=weights)
-    unit = "overall variance of the training patches"
-    if reading == "contrast":
-        unit = "variance of the patch, patches weighted by it"
-    run.metric(
-        f"{name}/test_loss", loss, unit, "Eq. 19 (17) over 1024 on the test patches"
-    )
-    run.metric(
-        f"{name}/removed_noise_fraction",
-        1 - loss / noise,
-        "1",
-        "1 - E|x - x_hat|^2 / E|x - xi|^2 on the test patches, at the model's sigma",
-    )
-    if hasattr(model, "loss_bound"):
-        bound = model.loss_bound() / model.dimension
-        run.metric(
-            f"{name}/loss_bound",
-            bound,
-            unit,
-            "sigma^2 (d - r) / d: no training goes below it (deen_tf.models.energy)",
-        )
-        run.metric(
-            f"{name}/removed_noise_ceiling",
-            1 - bound / model.sigma**2,
-            "1",
-            "r / d, r = min(d, width of the first layer)",
-        )
-    if reading == "contrast":
+    record = {"test_loss": loss, "removed_noise_fraction": 1 - loss / noise}
+    if bound := rank_bound(model):
+        bound = bound["loss_bound"] / model.dimension
+        ceiling = 1 - bound / model.sigma**2
+        record |= {"loss_bound": bound, "removed_noise_ceiling": ceiling}
+    run.record(name, record)
+    if contrast:
         score.add(name, test.denoise(lambda z, level: model.denoise(z), NOISE))
         return
     score.add(name, test.denoise(lambda xi, level: model.denoise(xi)))
-    score.add(
-        f"{name}-local-step",
-        test.denoise(lambda xi, level: xi + level**2 * model.score(xi)),
-    )
+    local = test.denoise(lambda xi, level: xi + level**2 * model.score(xi))
+    score.add(f"{name}-local-step", local)
 
 
 def compare(run, score):
-    """The wide network's margin over every method, paired patch by patch."""
-    from deen_tf import metrics
-
-    best = min(score.error[m].mean() for m in LINEAR_AND_NON_LOCAL)
-    run.metric(
-        "deen-wide/ratio_to_best",
-        score.error["deen-wide"].mean() / best,
-        "1",
-        f"err_per_pixel over the least of {', '.join(LINEAR_AND_NON_LOCAL)}",
-    )
-    for method, error in score.error.items():
-        if method == "deen-wide":
-            continue
-        margin, standard_error = metrics.mean_and_standard_error(
-            error - score.error["deen-wide"], score.test.image_of
-        )
-        run.metric(
-            f"deen-wide/margin_over_{method}",
-            margin,
-            "overall variance of the training patches",
-            "err_per_pixel of the other less deen-wide's, same patches and noise",
-        )
-        run.metric(
-            f"deen-wide/margin_over_{method}_standard_error",
-            standard_error,
-            "overall variance of the training patches",
-            "of that mean difference, over test images",
-        )
+    """The wide network's margin over every method, paired patch by patch, seed by seed."""
+    best = min(score.errors[m][0].mean() for m in LINEAR_AND_NON_LOCAL)
+    for seed, wide in enumerate(score.errors["deen-wide"]):
+        run.metric("deen-wide/ratio_to_best", wide.mean() / best)
+        for method, errors in score.errors.items():
+            if method == "deen-wide":
+                continue
+            more = errors[seed % len(errors)] - wide  # filters have no seeds
+            margin, of_it = metrics.mean_and_standard_error(more, score.test.image_of)
+            name = f"deen-wide/margin_over_{method}"
+            run.metric(name, margin, of="margin")
+            run.metric(f"{name}_standard_error", of_it, of="margin_standard_error")
 
 
-def denoise_photograph(run, args, patches, model, train, scale):
+def denoise_photograph(run, args, patches, model, train, scale, tuned):
     """One whole test image, that of median contrast, at noise level 0.5 overall std."""
-    import numpy as np
-
-    from deen_tf import baselines as known
-    from deen_tf import metrics
-    from deen_tf.datasets import van_hateren
-    from deen_tf.images import denoise_image
-
     image_of, std = patches.image_of("test"), patches.test.std(1)
     names = patches.images["test"]
     contrast = [std[image_of == k].mean() for k in range(len(names))]
     name = names[np.argsort(contrast)[len(names) // 2]]
-    source = args.data
-    if run.data["patches"]["stand-in"]:
-        source = van_hateren.PHOTOGRAPHS
+    stand_in, stride = run.data["patches"]["stand-in"], run.settings.stride
+    source = van_hateren.PHOTOGRAPHS if stand_in else args.data
     x = van_hateren.image(name, source) / scale
+    if run.quick:
+        x = x[:128, :192]
     x -= x.mean()
     noise = np.random.default_rng([run.first, 2019]).normal(size=x.shape)
     xi = (x + NOISE * noise).astype("float32")
-    tuned = run.settings["tuned on validation"]
-    strength = tuned["non-local-means"]
+    means = {"strength": tuned["non-local-means"], "patch_distance": 7}
+    wiener = Gaussian.fit(train).smoothed(NOISE)
     pictures = {
         "clean": x,
         "noisy": xi,
-        "median + Gaussian": known.median_gaussian(
+        "median + Gaussian": baselines.median_gaussian(
             xi[None], **tuned["median+gaussian-tuned"]
         )[0],
-        "non-local means": known.non_local_means(
-            xi[None], NOISE, strength=strength, patch_distance=7
-        )[0],
-        "Wiener, overlapping patches": denoise_image(
-            WienerAt(train, NOISE), xi, stride=STRIDE
-        ),
-        "DEEN (wide), overlapping patches": denoise_image(model, xi, stride=STRIDE),
+        "non-local means": baselines.non_local_means(xi[None], NOISE, **means)[0],
+        "Wiener, overlapping patches": denoise_image(wiener, xi, stride=stride),
+        "DEEN (wide), overlapping patches": denoise_image(model, xi, stride=stride),
     }
-    run.data["photograph"] = {"name": name, "noise level": NOISE, "stride": STRIDE}
+    run.data["photograph"] = {"name": name, "noise level": NOISE}
     for method, picture in pictures.items():
         if method != "clean":
-            run.metric(
-                f"photograph/{method}/err_per_pixel",
-                metrics.err_per_pixel(x, picture).mean(),
-                "overall variance of the training patches",
-                f"over the whole of {name}",
-            )
+            error = metrics.err_per_pixel(x, picture).mean()
+            run.metric(f"photograph/{method}/err_per_pixel", error)
     return pictures
 
 
-class WienerAt:
-    """The Wiener filter of patches as a model of one noise level."""
+# ---- figures -------------------------------------------------------------------------
 
-    def __init__(self, train, sigma):
-        from deen_tf import baselines as known
 
-        self.filter, self.sigma, self.dimension = known.Wiener(train), sigma, SIZE**2
+def announcement(run):
+    source = run.data["patches"]
+    said = f"\nNOT van Hateren's images: {source['source']} stand in"
+    return said if source["stand-in"] else ""
 
-    def denoise(self, xi):
-        return self.filter.denoise(xi, self.sigma)
+
+def draw_patches(run, stem, contrast, fixed, score):
+    """(a) noisy (b) median + Gaussian (c) one step of DEEN, in both readings."""
+    figure, axes = panels(2, 2, 9.2)
+    titles = {
+        "noisy": "(a) noisy, 0.5 std(x)",
+        "median+gaussian": "(b) median 3 x 3, then Gaussian of 1 pixel",
+        contrast: "(c) one step of DEEN, contrast-normalised patches",
+        fixed: "(c') one step of DEEN, one scale and one sigma for all patches",
+    }
+    std = score.test.x[score.shown].std(
+        1, keepdims=True
+    )  # each patch is shown in its own contrast
+    for ax, (method, text) in zip(axes.flat, titles.items(), strict=True):
+        error = run.values(f"{method}/err_per_pixel")[0]
+        plotting.patch_grid(
+            ax,
+            score.x_hat[method] / std,
+            (SIZE, SIZE),
+            SHOWN[0],
+            f"{text}\nerr/pixel over all test patches {error:.4f}",
+            [f"err/pixel {e:.4f}" for e in score.errors[method][0][score.shown]],
+            limits=(-2.5, 2.5),
+        )
+    layers = widths(FITS[contrast])
+    figure.suptitle(
+        f"Figure 3 with hidden layers {layers}, seed {run.first}" + announcement(run)
+    )
+    run.figure(figure, stem)
+
+
+def draw_photograph(run, pictures):
+    """A whole picture beside the baselines, and a part of it enlarged."""
+    clean = pictures["clean"]
+    height, width = clean.shape
+    top, left = height // 2 - height // 12, width // 2 - width // 12
+    part = slice(top, top + height // 6), slice(left, left + width // 6)
+    figure, axes = panels(4, 3, 4 * WIDTH / 3 * height / width + 1)
+    for k, (method, picture) in enumerate(pictures.items()):
+        row, column = divmod(k, 3)
+        whole, enlarged = axes[2 * row, column], axes[2 * row + 1, column]
+        title = method
+        if method != "clean":
+            error = run.median(f"photograph/{method}/err_per_pixel")
+            title += f"\nerr/pixel {error:.4f}"
+        whole.set_title(title)
+        box = (left, top), width // 6, height // 6
+        whole.add_patch(plt.Rectangle(*box, fill=False, ec="red"))
+        for ax, shown, of in (
+            (whole, picture, clean),
+            (enlarged, picture[part], clean[part]),
+        ):
+            ax.imshow(shown, cmap="gray", vmin=of.min(), vmax=of.max())
+            ax.axis("off")
+    figure.suptitle(
+        f"{run.data['photograph']['name']}, noise {NOISE} of the patches' overall "
+        "standard deviation; below each, the part in the red box" + announcement(run)
+    )
+    run.figure(figure, "fig3-photograph")
+
+
+def draw_training(run, losses, likelihood):
+    """Losses with their bounds, and the likelihood that chose sigma."""
+    figure, axes = panels(2, 2, 7)
+    for ax, (title, names) in zip(
+        axes.flat,
+        {
+            "paper's network, one scale, Parzen sigma": ("deen",),
+            "paper's network, contrast-normalised, sigma = 0.5": ("deen-contrast",),
+            "without the bottleneck, sigma = 0.5": list(FITS)[2:],
+        }.items(),
+        strict=False,
+    ):
+        curves = {name: losses[name] for name in names}
+        name = f"{names[0]}/loss_bound"
+        bound = run.median(name) * SIZE**2 if name in run.recorded else 0
+        noise = NOISE**2 * SIZE**2
+        if bound:
+            noise = bound / (1 - run.median(f"{names[0]}/removed_noise_ceiling"))
+            lines = {rf"$\sigma^2 (d - r)$ = {bound:.0f}: rank bound": bound}
+        else:
+            wiener = run.median("wiener-contrast/loss")
+            lines = {f"Wiener filter, contrast-normalised: {wiener:.0f}": wiener}
+        lines[rf"$\sigma^2 d$ = {noise:.0f}: nothing removed"] = noise
+        plotting.loss_curves(ax, curves, title, bound=lines)
+    ax, sigma = axes.flat[-1], run.median("sigma")
+    ax.plot(likelihood.sigmas, likelihood.log_likelihoods)
+    ax.axvline(sigma, color="black", ls="--", label=f"maximum at {sigma:.3f}")
+    ax.axvline(NOISE, color="black", ls=":", label=f"mean noise {NOISE}")
+    ax.set_title("Parzen density of the training patches")
+    ax.set(xlabel=r"$\sigma$ / overall std of the patches")
+    ax.set(ylabel="validation log-likelihood, nats per patch")
+    ax.legend()
+    figure.suptitle(f"Training for Figure 3, seed {run.first}" + announcement(run))
+    run.figure(figure, "fig3-training")
 
 
 if __name__ == "__main__":
-    guarded(main)
+    main(args)

@@ -20,93 +20,19 @@ which is the best they can do: a posterior mean is less spread than the data.
 
 MNIST: walk-jump from the wide network and the field of experts of Figure 2 (`walks.py`).
 
-    python reproduce/sampling.py --seeds 3              # the committed run
+    python reproduce/sampling.py --seeds 3 --data DIR   # the committed run
     python reproduce/sampling.py --parts plane          # needs no data
+
+What to see: all samplers find all of the density; the two that are exact are within the
+range of exact points, Langevin is off by its step on DEEN's energy and on the true one alike.
 """
 
-import time
-
-import walks
-from chains import Exact, Sample, drawn_on_grid, forget, resumed
-from outputs import Run, guarded, options
+from command import options
 
 PARTS = ("plane", "mnist")
-HIDDEN_UNITS = (32, 32, 32)
-SIGMA = 0.1
-BATCH = 2048
-STEPS_PER_EPOCH = 100
-ITERATIONS = 5000
 
-CHAINS = 1000
-EXACT_POINTS = 5000  # of the sample that the chains are compared with
-EVALUATIONS = 2000  # to a chain: points at which it needs the score
-KEPT = 20  # states on the way
-# On the exact mixture, tried: h = 0.002, 0.005, 0.01, 0.02; e = 0.05, 0.1, 0.15, 0.2 with
-# L = 5, 10, 20. h = sigma^2, the step of Eq. 26, and this leapfrog are within a factor of two
-# of the soonest there, and accept 0.93 and 0.97 of their proposals.
-LANGEVIN_STEP = SIGMA**2
-LEAPFROG_STEP, LEAPFROGS = 0.1, 10
-NULL_SAMPLES = 200
-
-METHODS = {
-    "langevin": "Langevin",
-    "mala": "Langevin, adjusted",
-    "hmc": "Hamiltonian",
-}
-
-OF_EXACT = "95% quantile for as many exact points as there are chains"
-DEFINITIONS = {
-    "energy_distance": (
-        "units of x",
-        "2 E|X - Y| - E|X - X'| - E|Y - Y'| between the last states and an exact sample of "
-        + "the smoothed density, U-statistics: 0 in the mean for equal laws",
-    ),
-    "null_95": ("units of x", f"energy distance: {OF_EXACT}"),
-    "energy_distance_to_model": (
-        "units of x",
-        "the same between the last states within the data's box and points drawn from DEEN's "
-        + "own density there, cell by cell of a grid: the sampler's error without the model's",
-    ),
-    "grid_kl": (
-        "nats",
-        "KL(p_sigma || DEEN's density on the data's box): the model's error",
-    ),
-    "energy_distance_to_sampler_on_exact": (
-        "units of x",
-        "energy distance between the last states on DEEN's energy and those of the same "
-        + "sampler on the exact energy, with other noise: the model's error without the step's",
-    ),
-    "null_95_two_samples": (
-        "units of x",
-        "95% quantile of the same for two exact samples of that size",
-    ),
-    "excess_energy": (
-        "nats",
-        "mean of the exact energy -log p_sigma over the states kept of the second half of the "
-        + "way, within the data's box, less its mean under p_sigma",
-    ),
-    "excess_energy_null_95": ("nats", f"|excess energy|: {OF_EXACT}"),
-    "energy_distance_to_clean": (
-        "units of x",
-        "energy distance between the last jumps and clean data",
-    ),
-    "best_jump": (
-        "units of x",
-        "the same for jumps from exact noisy points by the exact denoiser",
-    ),
-    "acceptance": ("1", "fraction of proposals accepted"),
-    "escaped": ("1", "fraction of the chains that end outside the data's box"),
-    "evaluations": (
-        "1",
-        "score evaluations to a chain until the energy distance is within null_95, if it "
-        + f"comes there, looked at {KEPT} times",
-    ),
-    "seconds": ("s", "wall time of all chains, compilation included"),
-}
-
-
-def main(argv=None):
-    parser = options(
+if __name__ == "__main__":
+    args = options(
         __doc__,
         parts={
             "nargs": "+",
@@ -116,193 +42,324 @@ def main(argv=None):
         },
         data={"help": "folder or file of MNIST (default: Keras' cache)"},
     )
-    args = parser.parse_args(argv)
-    available = {
-        "plane": plane_settings(args.quick),
-        "mnist": walks.settings(args.quick),
-    }
-    run = Run("sampling", args, {part: available[part] for part in args.parts})
 
-    import matplotlib
+import time
+import warnings
 
-    matplotlib.use("Agg")
-    from panels import sampling as panels
-    from tqdm import tqdm
+import numpy as np
+import walks
+from experiment import Run
+from plots import panels
+from scipy.spatial.distance import cdist, pdist
+from scipy.special import softmax
+from truth import HIDDEN_UNITS, LAWS, SIGMA
 
+import deen_tf as deen
+from deen_tf import metrics
+from deen_tf.diagnostics import ChainsWarning
+from deen_tf.grids import midpoints
+from deen_tf.laws.parzen import Parzen
+from deen_tf.sampling import hamiltonian, langevin, walk_jump
+
+SETTINGS = {
+    "hidden_units": HIDDEN_UNITS,
+    "sigma": SIGMA,
+    "laws": ("mixture", "spiral", "rings"),
+    "batch": 2048,
+    "steps_per_epoch": 100,
+    "iterations": 5000,
+    "chains": 1000,  # all from one data point
+    "exact_points": 5000,  # of the sample that the chains are compared with
+    "evaluations": 2000,  # to a chain: points at which it needs the score
+    "kept": 20,  # states on the way
+    # On the exact mixture, tried: h = 0.002, 0.005, 0.01, 0.02; e = 0.05, 0.1, 0.15, 0.2
+    # with L = 5, 10, 20. h = sigma^2, the step of Eq. 26, and this leapfrog are within a
+    # factor of two of the soonest there, and accept 0.93 and 0.97 of their proposals.
+    "langevin_step": SIGMA**2,
+    "leapfrog_step": 0.1,
+    "leapfrogs": 10,
+    "null_samples": 200,  # for the ranges of exact points
+    "walks": walks.SETTINGS,
+}
+QUICK = {"laws": ("mixture",), "iterations": 100, "chains": 200, "exact_points": 500}
+QUICK |= {"evaluations": 200, "null_samples": 20, "walks": walks.SETTINGS | walks.QUICK}
+METHODS = {"langevin": "Langevin", "mala": "Langevin, adjusted", "hmc": "Hamiltonian"}
+
+
+# What samplers warn of is recorded here.
+warnings.simplefilter("ignore", ChainsWarning)
+
+
+def main(args):
+    run = Run(__file__, args, SETTINGS, QUICK)
+    if "plane" in args.parts:
+        plane(run)
     if "mnist" in args.parts:
-        from deen_tf.datasets import mnist
-
-        with run.stage("load"):
-            digits = mnist.load(args.data)
-            run.data["mnist"] = digits.identity
-    with tqdm(unit="it", dynamic_ncols=True) as bar:
-        if "plane" in args.parts:
-            exact, shown = plane(run, bar)
-            with run.stage("draw"):
-                panels.plane(run, METHODS, exact, shown)
-        if "mnist" in args.parts:
-            shown = walks.walk(run, digits, bar)
-            with run.stage("draw"):
-                panels.digits(run, walks.STARTS, shown)
-    run.json()
-    for part in args.parts:
-        forget(run, part)
-    run.finish_training()
-    run.table()
+        walks.walk(run, args.data)
+    shown = [
+        f"{D}/deen/{m}/energy_distance" for D in run.settings.laws for m in METHODS
+    ]
+    shown += [f"{D}/null_95" for D in run.settings.laws]
+    shown += [f"mnist/{n}/digits/energy_distance" for n in run.settings.walks["models"]]
+    run.finish(shown, part=set(args.parts) != set(PARTS))
 
 
-def plane_settings(quick):
-    return {
-        "hidden_units": HIDDEN_UNITS,
-        "sigma": SIGMA,
-        "batch": BATCH,
-        "iterations": STEPS_PER_EPOCH if quick else ITERATIONS,
-        "chains": 200 if quick else CHAINS,
-        "exact points": 500 if quick else EXACT_POINTS,
-        "evaluations": 200 if quick else EVALUATIONS,
-        "samples for the null ranges": 20 if quick else NULL_SAMPLES,
-        "langevin_step": LANGEVIN_STEP,
-        "leapfrog": {"step": LEAPFROG_STEP, "steps": LEAPFROGS},
-        "start": "all chains at one data point",
-    }
-
-
-def plane(run, bar):
-    """Train, sample and measure on every law; return what is exact, and the chains."""
-    from deen_tf.laws.plane import GaussianMixture, Rings, Spiral
-
-    settings = run.settings["plane"]
-    laws = {
-        "mixture": GaussianMixture.ring(modes=8),
-        "spiral": Spiral(),
-        "rings": Rings(),
-    }
-    if run.quick:
-        laws = {"mixture": laws["mixture"]}
-    run.data["plane"] = {D: repr(law) for D, law in laws.items()}
-    bar.reset(len(laws) * len(run.seeds) * settings["iterations"])
+def plane(run):
+    """Train, sample and measure on every law."""
+    at = run.settings
     references, shown = {}, {}
-    for k, (D, law) in enumerate(laws.items()):
-        with run.stage("null ranges"):
-            exact = references[D] = Exact(law, settings)
-        record(run, D, exact.metrics)
+    for D, seed in run.each((D, seed) for D in at.laws for seed in run.seeds):
+        law = LAWS[D]
+        run.data[D] = repr(law)
         # Every law, and the exact energy beside DEEN's, has noise of its own.
-        start = law.sample(1, seed=run.first)
-        on_exact = all_methods(run, f"{D}-exact", exact.density, start, 10**6 + k)
-        measure(run, f"{D}/exact", on_exact, exact)
-        for seed in run.seeds:
-            model = train(run, law, D, seed, bar)
-            start = law.sample(1, seed=seed)
-            on_deen = all_methods(run, f"{D}-{seed}", model, start, 1000 * k + seed)
-            measure(run, f"{D}/deen", on_deen, exact)
-            with run.stage("measure"):
-                compare(run, f"{D}/deen", model, on_deen, on_exact, exact, seed)
-            shown.setdefault(D, {"deen": on_deen, "exact": on_exact})
-    return references, shown
+        k = at.laws.index(D)
+        if D not in references:
+            with run.stage("null ranges"):
+                exact = references[D] = Exact(law, at)
+            run.record(D, exact.metrics)
+            start = law.sample(1, seed=run.first)
+            on_exact = chains(run, f"{D}-exact", exact.density, start, 10**6 + k)
+            measure(run, f"{D}/exact", on_exact, exact)
+        model = deen.DEEN(hidden_units=HIDDEN_UNITS, sigma=SIGMA, seed=seed)
+        model.compile()
+        x = law.sample(at.batch * at.steps_per_epoch, seed=seed)
+        epochs = at.iterations // at.steps_per_epoch
+        run.fit(model, x, batch_size=at.batch, epochs=epochs, name=D)
+        start = law.sample(1, seed=seed)
+        on_deen = chains(run, f"{D}-{seed}", model, start, 1000 * k + seed)
+        measure(run, f"{D}/deen", on_deen, exact)
+        compare(run, f"{D}/deen", model, on_deen, on_exact, exact, seed)
+        shown.setdefault(D, {"deen": on_deen, "exact": on_exact})
+    draw(run, references, shown)
 
 
-def compare(run, name, model, on_deen, on_exact, exact, seed):
-    """Tell the model's error from the sampler's."""
-    from deen_tf import metrics
+# ---- what is exact -------------------------------------------------------------------
 
-    kl = metrics.grid_kl(exact.density, model, exact.box)
-    record(run, name, {"grid_kl": kl})
-    n = run.settings["plane"]["exact points"]
-    own = Sample(drawn_on_grid(model, exact.box, n, seed))
-    for method in METHODS:
-        last, other = (c[method]["states"][-1] for c in (on_deen, on_exact))
-        inside = last[~exact.escaped(last)]
-        values = {
-            "energy_distance_to_model": own.energy_distance(inside),
-            "energy_distance_to_sampler_on_exact": Sample(other).energy_distance(last),
+
+class Sample:
+    """A sample, and the energy distance of others to it (Szekely and Rizzo 2004).
+
+    2 E|X - Y| - E|X - X'| - E|Y - Y'|: zero if and only if the laws are equal. With means
+    over pairs of different points its mean is right for independent samples of any size.
+    """
+
+    def __init__(self, points):
+        self.points, self.within = points, pdist(points).mean()
+
+    def energy_distance(self, x):
+        return 2 * cdist(x, self.points).mean() - pdist(x).mean() - self.within
+
+
+class Exact:
+    """A law's smoothed density, exact samples, and what the statistics are for them.
+
+    Parameters
+    ----------
+    law : Law
+    at : namespace
+        sigma, exact_points, chains, null_samples.
+    """
+
+    def __init__(self, law, at):
+        self.density, self.box = exact_density(law, at.sigma), law.box(at.sigma)
+        # Seeds of training count up from 0: the exact samples share none.
+        draw, n, first = law.sample_smoothed, at.exact_points, 10**6
+        self.noisy = Sample(draw(n, at.sigma, seed=first))
+        self.clean = Sample(law.sample(n, seed=first + 1))
+        many = draw(40 * n, at.sigma, seed=first + 2)
+        self.mean_energy = self.density.energy(many).mean()
+        seeds = range(2 * first, 2 * first + at.null_samples)
+        null = [draw(at.chains, at.sigma, seed=seed) for seed in seeds]
+        pairs = zip(null[::2], null[1::2], strict=True)
+        statistics = {
+            "null_95": [self.noisy.energy_distance(x) for x in null],
+            "null_95_two_samples": [Sample(x).energy_distance(y) for x, y in pairs],
+            "excess_energy_null_95": [abs(self.excess_energy(x)) for x in null],
         }
-        record(run, f"{name}/{method}", values)
+        self.metrics = {k: np.quantile(v, 0.95) for k, v in statistics.items()}
+        jumps = self.density.denoise(null[0])
+        self.metrics["best_jump"] = self.clean.energy_distance(jumps)
+
+    def escaped(self, x):
+        """Return which points are outside the square that holds all but 1e-6 of p_sigma."""
+        return (abs(x) > self.box[1]).any(axis=1)
+
+    def excess_energy(self, x):
+        """Return the excess of the points that have not escaped: one that has may count
+        for more than all the others.
+        """
+        return self.density.energy(x[~self.escaped(x)]).mean() - self.mean_energy
 
 
-def record(run, name, values):
-    for metric, value in values.items():
-        run.metric(f"{name}/{metric}", value, *DEFINITIONS[metric])
+def exact_density(law, sigma):
+    """Return p_sigma with `.energy`, `.score` and `.denoise`, soon evaluated."""
+    exact = law.smoothed(sigma)
+    # Round modes make a Parzen density of their centres; a curve does of points along it,
+    # to 1e-8 of the power of its score.
+    if hasattr(law, "covariances"):
+        std = law.covariances[0, 0, 0] ** 0.5
+    elif hasattr(law, "length"):
+        std = law.std
+    else:
+        return exact
+    parzen = Parzen(law.centers(400), np.hypot(std, sigma))
+    exact.energy, exact.score = parzen.energy, parzen.score
+    return exact
 
 
-def train(run, law, D, seed, bar):
-    import deen_tf as deen
-
-    x = law.sample(BATCH * STEPS_PER_EPOCH, seed=seed)
-    model = deen.DEEN(HIDDEN_UNITS, sigma=SIGMA, seed=seed)
-    model.compile()
-    epochs = run.settings["plane"]["iterations"] // STEPS_PER_EPOCH
-    bar.set_description(f"{D}, seed {seed}")
-    with run.stage("train"):
-        run.train(
-            model, x, name=f"{D}-{seed}", batch_size=BATCH, epochs=epochs, bar=bar
-        )
-    return model
+def drawn_on_grid(density, box, n, seed, cells=400):
+    """Draw n points of exp(-E) on the box, E taken as constant in a cell of a grid."""
+    centres, area = midpoints(box, cells)
+    mass = softmax(-density.energy(centres).astype("float64"))
+    rng = np.random.default_rng(seed)
+    chosen = centres[rng.choice(len(centres), size=n, p=mass)]
+    return chosen + area**0.5 * (rng.random((n, 2)) - 0.5)
 
 
-def all_methods(run, name, density, start, seed):
+# ---- chains --------------------------------------------------------------------------
+
+
+def chains(run, name, density, start, seed):
     """Return each method's chains, {method: {"states": ..., ...}}."""
-    settings = run.settings["plane"]
+
+    def sample(method):
+        return lambda: sampled(density, start, method, seed, run.settings)
+
     with run.stage("sample"):
-        return {
-            method: resumed(
-                run,
-                "plane",
-                f"{name}-{method}",
-                lambda m=method: sample(density, start, m, seed, settings),
-            )
-            for method in METHODS
-        }
+        return {m: run.once(f"{name}-{m}", sample(m), run.data) for m in METHODS}
 
 
-def sample(density, start, method, seed, settings):
+def sampled(density, start, method, seed, at):
     """Return the chains of one method; those of plain Langevin with their jumps."""
-    import numpy as np
-
-    from deen_tf.sampling import hamiltonian, langevin, walk_jump
-
-    start = np.repeat(start, settings["chains"], axis=0)
-    steps = settings["evaluations"]
-    common = {"step": LANGEVIN_STEP, "steps": steps, "seed": seed, "kept": KEPT}
+    start = np.repeat(start, at.chains, axis=0)
+    common = {"step": at.langevin_step, "steps": at.evaluations}
+    common |= {"seed": seed, "kept": at.kept}
     clock = time.perf_counter()
     jumps = {}
     if method == "hmc":
-        common |= {"step": LEAPFROG_STEP, "steps": steps // LEAPFROGS}
-        chains = hamiltonian(density, start, leapfrogs=LEAPFROGS, **common)
+        trajectories = at.evaluations // at.leapfrogs
+        common |= {"step": at.leapfrog_step, "steps": trajectories}
+        found = hamiltonian(density, start, leapfrogs=at.leapfrogs, **common)
     elif method == "mala":
-        chains = langevin(density, start, adjusted=True, **common)
+        found = langevin(density, start, adjusted=True, **common)
     else:
-        jumps["jumps"], chains = walk_jump(density, start, **common)
+        jumps["jumps"], found = walk_jump(density, start, **common)
     return jumps | {
-        "states": chains.states,
-        "acceptance": chains.acceptance.mean(),
+        "states": found.states,
+        "acceptance": found.acceptance.mean(),
+        "r_hat": found.r_hat,
+        "ess": found.ess,
         "seconds": time.perf_counter() - clock,
     }
 
 
 def measure(run, name, chains, exact):
     """Record the numbers of each method; keep the energy distance on the way."""
-    import numpy as np
-
     for method, answer in chains.items():
-        last, null = answer["states"][-1], exact.metrics["null_95"]
-        way = np.array([exact.noisy.energy_distance(x) for x in answer["states"]])
-        answer["way"], late = way, answer["states"][len(way) // 2 :]
+        states, null = answer["states"], exact.metrics["null_95"]
+        way = np.array([exact.noisy.energy_distance(x) for x in states])
+        answer["way"] = way
         values = {
             "energy_distance": way[-1],
-            "excess_energy": exact.excess_energy(np.concatenate(late)),
-            "escaped": exact.escaped(last).mean(),
-            "seconds": answer["seconds"],
-        }
+            "excess_energy": exact.excess_energy(
+                np.concatenate(states[len(way) // 2 :])
+            ),
+            "escaped": exact.escaped(states[-1]).mean(),
+        } | {k: answer[k] for k in ("seconds", "r_hat", "ess")}
         if method != "langevin":
             values["acceptance"] = answer["acceptance"]
         if (way <= null).any():
             part = (np.argmax(way <= null) + 1) / len(way)
-            values["evaluations"] = part * run.settings["plane"]["evaluations"]
-        record(run, f"{name}/{method}", values)
-    jumps = chains["langevin"]["jumps"][-1]
-    values = {"energy_distance_to_clean": exact.clean.energy_distance(jumps)}
-    record(run, f"{name}/walk-jump", values)
+            values["evaluations"] = part * run.settings.evaluations
+        run.record(f"{name}/{method}", values)
+    jumps = exact.clean.energy_distance(chains["langevin"]["jumps"][-1])
+    run.metric(f"{name}/walk-jump/energy_distance_to_clean", jumps)
+
+
+def compare(run, name, model, on_deen, on_exact, exact, seed):
+    """Tell the model's error from the sampler's."""
+    run.metric(f"{name}/grid_kl", metrics.grid_kl(exact.density, model, exact.box))
+    own = Sample(drawn_on_grid(model, exact.box, run.settings.exact_points, seed))
+    for method in METHODS:
+        last, other = (c[method]["states"][-1] for c in (on_deen, on_exact))
+        inside = last[~exact.escaped(last)]
+        to_sampler = Sample(other).energy_distance(last)
+        values = {
+            "energy_distance_to_model": own.energy_distance(inside),
+            "energy_distance_to_sampler_on_exact": to_sampler,
+        }
+        run.record(f"{name}/{method}", values)
+
+
+# ---- figure --------------------------------------------------------------------------
+
+
+def draw(run, references, shown):
+    """For each law: exact points, where each method's chains ended; both statistics."""
+    at = run.settings
+    figure, axes = panels(2 * len(references), 5, 4.3 * len(references))
+    for upper, lower, D in zip(axes[::2], axes[1::2], references, strict=True):
+        exact, found = references[D], shown[D]["deen"]
+        points = {f"{D}: exact, smoothed": exact.noisy.points[: at.chains]}
+        points |= {METHODS[m]: found[m]["states"][-1] for m in METHODS}
+        points["jumps (grey: data)"] = found["langevin"]["jumps"][-1]
+        for ax, (title, x) in zip(upper, points.items(), strict=True):
+            if "jumps" in title:
+                ax.plot(*exact.clean.points[: at.chains].T, ".", ms=1, color="0.6")
+            ax.plot(*x.T, ".", ms=1)
+            outside = exact.escaped(x).mean()
+            ax.set_title(title + (f",\n{outside:.1%} outside" if outside else ""))
+            ax.set(xlim=exact.box, ylim=exact.box, aspect="equal")
+        grid = lower[0].get_gridspec()
+        row = lower[0].get_subplotspec().rowspan.start
+        for ax in lower:
+            ax.remove()
+        draw_ways(figure.add_subplot(grid[row, :3]), exact, shown[D], at.evaluations, D)
+        draw_excess(figure.add_subplot(grid[row, 3:]), run, D)
+    figure.suptitle(
+        f"Samples of DEEN's energy after {at.iterations} iterations, sigma = {SIGMA}, seed "
+        f"{run.first}: {at.chains} chains, all from one data point"
+    )
+    run.figure(figure, run.name)
+
+
+def draw_ways(ax, exact, shown, evaluations, D):
+    """The energy distance on the way."""
+    null = exact.metrics["null_95"]
+    for k, (method, label) in enumerate(METHODS.items()):
+        for density, style in (("deen", "-"), ("exact", ":")):
+            way = shown[density][method]["way"]
+            at = np.arange(1, len(way) + 1) * evaluations / len(way)
+            name = label if density == "deen" else None
+            ax.plot(at, way, style, color=f"C{k}", label=name)
+    ax.plot([], [], ":", color="0.4", label="on the exact energy")
+    ax.axhspan(-null, null, color="0.85", label="exact points, 95%")
+    ax.set_yscale("symlog", linthresh=2 * null)
+    ax.set(
+        xlabel="score evaluations to a chain", ylabel="units of x", ylim=(-2 * null, 1)
+    )
+    ax.set_title(f"{D}: energy distance to exact points")
+    ax.legend(ncols=2)
+
+
+def draw_excess(ax, run, D):
+    """The excess of the exact energy at the end, for all seeds."""
+    null = run.median(f"{D}/excess_energy_null_95")
+    for k, method in enumerate(METHODS):
+        for shift, density, marker, label in (
+            (-0.12, "deen", "o", "DEEN, each seed"),
+            (0.12, "exact", "x", "exact energy"),
+        ):
+            values = run.values(f"{D}/{density}/{method}/excess_energy")
+            style = {"color": f"C{k}", "label": None if k else label}
+            ax.plot(np.full(len(values), k + shift), values, marker, **style)
+    ax.axhspan(-null, null, color="0.85", label="exact points, 95%")
+    ax.axhline(0, color="0.5", lw=0.8)
+    ax.set_xticks(range(len(METHODS)), METHODS.values())
+    ax.set(xlim=(-0.5, len(METHODS) - 0.5), ylabel="nats")
+    ax.set_title(f"{D}: excess of the exact energy")
+    ax.legend()
 
 
 if __name__ == "__main__":
-    guarded(main)
+    main(args)

@@ -1,7 +1,6 @@
 """A run that is interrupted and started again ends as if nothing had been."""
 
 import json
-import os
 import pathlib
 import random
 import signal
@@ -17,7 +16,7 @@ import tensorflow as tf
 
 import deen_tf as deen
 from tests import small_run
-from tests.small_run import outputs
+from tests.small_run import command, experiment
 from tests.test_atomic import while_writing
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -101,7 +100,7 @@ def wait_for_a_checkpoint(process, out):
     """Until the process, started just now, has written one."""
     began = time.time()
     while process.poll() is None:
-        written = [p.stat().st_mtime for p in out.glob("checkpoints/*/*.csv")]
+        written = [p.stat().st_mtime for p in out.glob("cache/*.npz")]
         if max(written, default=0) > began:
             break
         time.sleep(0.01)
@@ -112,10 +111,14 @@ def finish(process):
     assert process.returncode == 0, error
 
 
+def options(out):
+    return command.options("", ["--out", str(out)])
+
+
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
     out = tmp_path_factory.mktemp("straight")
-    small_run.main(["--out", str(out)])
+    small_run.main(options(out))
     return out
 
 
@@ -133,13 +136,13 @@ def test_killed_interrupted_and_finished(straight, tmp_path):
     wait_for_a_checkpoint(process, out)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=300)
-    assert process.returncode == 130, error
+    assert process.returncode in (130, -signal.SIGINT), error  # 130 in a shell
     assert "Traceback" not in error
     assert "the same command goes on from there" in error.splitlines()[-1]
 
     finish(start(script, "--out", out))
     assert_same_outputs(straight, out, "small")
-    assert not (out / "checkpoints").exists()
+    assert not (out / "cache").exists()
 
 
 @pytest.mark.slow
@@ -170,139 +173,199 @@ class Killed(BaseException):
     pass
 
 
-def small_fit(out, fail=lambda: None, epochs=6):
-    """Train with a checkpoint at every epoch; `fail` may raise at its end."""
-    import keras
+@pytest.fixture
+def new_run(tmp_path):
+    """A function that begins a run in one and the same folder; each ends the one before."""
+    runs = []
 
-    class Fail(keras.callbacks.Callback):
-        def on_epoch_begin(self, epoch, logs=None):
-            if epoch == 3:
-                fail()
+    def begin(**settings):
+        for run in runs:
+            run._lock.close()
+        runs.append(experiment.Run(small_run.__file__, options(tmp_path), settings))
+        return runs[-1]
 
-    args = outputs.options("").parse_args(["--out", str(out)])
-    run = outputs.Run("test", args, {})
-    model = deen.DEEN((8, 6), sigma=0.3, seed=3)
+    yield begin
+    runs[-1]._lock.close()
+
+
+def small_fit(run, epochs=6, **changed):
+    """Train for six epochs of four steps; return the weights and the losses."""
+    model = deen.DEEN(**{"hidden_units": (8, 6), "sigma": 0.3, "seed": 3} | changed)
     model.compile(jit_compile=False)
     x = np.random.default_rng(0).normal(size=(50, 2)).astype("float32")
-    fit = model.fit
-    model.fit = lambda *a, callbacks, **k: fit(*a, callbacks=[Fail(), *callbacks], **k)
-    curve = run.train(model, x, name="fit", batch_size=16, epochs=epochs)[:2]
-    return np.concatenate([w.numpy().ravel() for w in model.weights]), curve
+    losses, _ = run.fit(model, x, batch_size=16, epochs=epochs)
+    return np.concatenate([w.numpy().ravel() for w in model.weights]), losses
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    return small_fit(tmp_path_factory.mktemp("small"))
+def small():
+    """The same by `fit` alone."""
+    model = deen.DEEN(hidden_units=(8, 6), sigma=0.3, seed=3)
+    model.compile(jit_compile=False)
+    x = np.random.default_rng(0).normal(size=(50, 2)).astype("float32")
+    model.fit(x, batch_size=16, epochs=6, verbose=0)
+    return np.concatenate([w.numpy().ravel() for w in model.weights]), model.step_losses
 
 
 @pytest.fixture
 def every_epoch(monkeypatch):
-    monkeypatch.setattr(outputs, "KEEP_EVERY", 0.0)
+    monkeypatch.setattr(experiment, "KEEP_EVERY", 0.0)
 
 
-def assert_goes_on(out, small, fail=lambda: None):
-    weights, curve = small_fit(out, fail)
+def assert_same_fit(found, small):
+    weights, losses = found
+    assert len(losses) == 24  # no gap, nothing twice
     np.testing.assert_array_equal(weights, small[0])
-    assert curve == small[1]  # no gap, nothing twice
-    assert curve[0] == [4, 8, 12, 16, 20, 24]
+    np.testing.assert_array_equal(losses, small[1])
 
 
 @pytest.mark.parametrize("writes", range(5))
 def test_a_kill_at_any_write_of_a_checkpoint(
-    writes, small, every_epoch, tmp_path, monkeypatch
+    writes, small, every_epoch, new_run, monkeypatch
 ):
     """Two files an epoch: after `writes` of them the process is gone.
 
     An odd number is the moment between the two files of one checkpoint.
     """
-    count, replace = iter(range(100)), os.replace
+    count, run = iter(range(100)), new_run()
 
-    def replace_or_die(*paths):
-        if next(count) == writes:
-            raise Killed
-        replace(*paths)
+    def or_die(write):
+        def write_or_die(*arguments, **more):
+            if next(count) == writes:
+                raise Killed
+            write(*arguments, **more)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", replace_or_die)
-        with pytest.raises(Killed):
-            small_fit(tmp_path)
-    assert_goes_on(tmp_path, small)
+        return write_or_die
 
-
-def test_a_finished_fit_is_not_trained_again(small, tmp_path):
-    small_fit(tmp_path)
-
-    def never():
-        raise AssertionError("trained again")
-
-    assert_goes_on(tmp_path, small, never)
+    for name in ("write_result", "save_state"):
+        monkeypatch.setattr(experiment, name, or_die(getattr(experiment, name)))
+    with pytest.raises(Killed):
+        small_fit(run)
+    monkeypatch.undo()
+    assert_same_fit(small_fit(new_run()), small)
 
 
-@pytest.mark.parametrize("part", (0.0, 0.5, 0.9))
-@pytest.mark.parametrize("file", ("state.weights.h5", "losses.csv"))
+def never(*arguments, **more):
+    raise AssertionError("computed again")
+
+
+def test_a_finished_fit_is_not_trained_again(small, new_run, monkeypatch):
+    assert_same_fit(small_fit(new_run()), small)
+    monkeypatch.setattr(deen.DEEN, "fit", never)
+    assert_same_fit(small_fit(new_run()), small)
+
+
+@pytest.mark.parametrize(
+    "changed", ({"sigma": 0.4}, {"seed": 4}, {"hidden_units": (8, 5)}, {"epochs": 5})
+)
+def test_a_fit_is_known_by_what_decides_it(changed, new_run, monkeypatch):
+    small_fit(new_run())
+    monkeypatch.setattr(deen.DEEN, "fit", never)
+    with pytest.raises(AssertionError, match="computed again"):
+        small_fit(new_run(), **changed)
+
+
+@pytest.mark.parametrize("damage", ("cut", "flipped"))
+@pytest.mark.parametrize("ending", ("state", "npz"))
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")
 def test_a_damaged_checkpoint_is_not_used(
-    file, part, small, every_epoch, tmp_path, capsys
+    ending, damage, small, every_epoch, new_run, tmp_path, capsys, recwarn
 ):
     """No writer leaves it so; a disk may. Then the fit begins anew."""
+    small_fit(new_run())
+    (path,) = tmp_path.glob(f"cache/fit-*.{ending}")
+    content = bytearray(path.read_bytes())
+    if damage == "cut":
+        del content[len(content) // 2 :]
+    else:  # one bit of a loss, or of a weight
+        at = content.index(b"\x93NUMPY") + 200 if ending == "npz" else len(content) // 2
+        content[at] ^= 1
+    path.write_bytes(content)
+    assert_same_fit(small_fit(new_run()), small)
+    if ending == "npz":
+        assert f"{path} is damaged and not used" in capsys.readouterr().out
+    elif damage == "cut":
+        assert any(str(path) in str(w.message) for w in recwarn)
 
-    def die():
-        raise Killed
 
-    with pytest.raises(Killed):
-        small_fit(tmp_path, die)
-    (path,) = tmp_path.glob(f"checkpoints/*/{file}")
-    content = path.read_bytes()
-    path.write_bytes(content[: int(part * len(content))])
-    assert_goes_on(tmp_path, small)
-    assert "begins anew" in capsys.readouterr().out
+def test_a_result_is_known_by_what_decides_it(new_run, tmp_path):
+    counted = []
+
+    def compute():
+        counted.append(1)
+        return {"states": np.full(3, len(counted)), "seconds": 0.5}
+
+    def states(name="a", *decided_by, **settings):
+        found = new_run(**settings).once(name, compute, *decided_by)
+        assert found["seconds"] == 0.5
+        return found["states"].tolist()
+
+    assert states(step=1) == states(step=1) == [1, 1, 1]
+    assert states(step=2) == [2, 2, 2]
+    assert states("b", step=1) == [3, 3, 3]
+    assert states("a", "other data", step=1) == [4, 4, 4]
+    assert states(step=1) == [1, 1, 1] and states(step=2) == [2, 2, 2]
+    (path,) = tmp_path.glob("cache/b-*.npz")
+    path.write_bytes(path.read_bytes()[:-30])
+    assert states("b", step=1) == [5, 5, 5]
 
 
-def test_losses_are_those_of_keras(small):
-    """One execution an epoch here: the curve is the history's loss."""
-    _, (iterations, losses) = small
-    model = deen.DEEN((8, 6), sigma=0.3, seed=3)
-    model.compile(jit_compile=False)
-    x = np.random.default_rng(0).normal(size=(50, 2)).astype("float32")
-    history = model.fit(x, batch_size=16, epochs=6, verbose=0)
-    assert losses == pytest.approx(history.history["loss"], rel=1e-6)
-    assert iterations[-1] == 24
+def test_what_was_kept_goes_when_the_outputs_are_written(new_run, tmp_path):
+    def compute():
+        return {"a": 1.0}
+
+    cache = tmp_path / "cache"
+    part = new_run(step=1)
+    part.once("of a part", compute)
+    part.finish([], part=True)
+    assert len(list(cache.iterdir())) == 1
+    whole = new_run(step=1)
+    whole.once("of the whole", compute)
+    whole.once("of a part", never)
+    whole.finish([])
+    assert not cache.exists()
+
+
+def test_two_runs_with_one_folder(new_run, tmp_path):
+    new_run()
+    with pytest.raises(BlockingIOError, match="another run"):
+        experiment.Run(small_run.__file__, options(tmp_path), {})
 
 
 # ---- outputs appear whole --------------------------------------------------------------
 
 
-@pytest.fixture
-def run(tmp_path):
-    args = outputs.options("").parse_args(["--out", str(tmp_path)])
-    return outputs.Run("test", args, {})
+def test_no_reader_sees_half_a_json(new_run, tmp_path):
+    run, numbers = new_run(), list(range(20_000))
 
-
-def test_no_reader_sees_half_a_json(run, tmp_path):
     def write(i):
-        run.json(numbers=list(range(20_000)))
+        run.finish([], numbers=numbers)
 
     def read():
-        record = json.loads((tmp_path / "test.json").read_text())
+        record = json.loads((tmp_path / "small_run.json").read_text())
         assert len(record["numbers"]) == 20_000
 
     while_writing(write, read, 20)
 
 
-def test_no_reader_sees_half_an_hdf5(run, tmp_path):
-    noise = np.random.default_rng(0).normal(size=(300, 300))
+def test_no_reader_sees_half_an_hdf5(new_run, tmp_path):
+    noise, run = np.random.default_rng(0).normal(size=(300, 300)), new_run()
 
     def write(i):
-        run.arrays({"a": ({"x": noise + i, "y": noise + i}, {"i": i})})
+        run.arrays("a", {"x": noise + i, "y": noise + i}, i=i)
+        run.finish([])
 
     def read():
-        found = arrays(tmp_path / "test.h5")
+        found = arrays(tmp_path / "small_run.h5")
         np.testing.assert_array_equal(found["a/x"], found["a/y"])
 
     while_writing(write, read, 20)
 
 
-def test_no_reader_sees_half_a_png(run, tmp_path):
+def test_no_reader_sees_half_a_png(new_run, tmp_path):
     from matplotlib.figure import Figure
+
+    run = new_run()
 
     def write(i):
         figure = Figure(figsize=(3, 2))
@@ -310,6 +373,6 @@ def test_no_reader_sees_half_a_png(run, tmp_path):
         run.figure(figure, "test")
 
     def read():
-        assert matplotlib.image.imread(tmp_path / "test.png").shape == (300, 450, 4)
+        assert matplotlib.image.imread(tmp_path / "test.png").shape == (400, 600, 4)
 
     while_writing(write, read, 5)

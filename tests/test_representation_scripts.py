@@ -27,7 +27,6 @@ def script(name):
 
 experts = script("experts")
 features = script("features")
-classifier = script("classifier")
 
 
 # ---- experts -------------------------------------------------------------------------
@@ -38,14 +37,31 @@ def points():
     law = deen.datasets.GaussianMixture.ring(modes=4)
     truth = law.smoothed(0.1)
     xi = truth.sample(500, seed=1)
+    return known(law, xi)
+
+
+def known(law, xi):
+    truth = law.smoothed(0.1)
     return types.SimpleNamespace(
-        xi=xi, score=truth.score(xi), energy=truth.energy, box=law.box(0.1)
+        xi=xi, score=truth.score(xi), energy=truth.energy, box=law.box(0.1), cells=200
     )
+
+
+class Recorder:
+    """A run that remembers its metrics."""
+
+    settings = types.SimpleNamespace(enough=0.1)
+
+    def __init__(self):
+        self.recorded = {}
+
+    def metric(self, name, value, of=None, note=""):
+        self.recorded[name] = value
 
 
 def network(seed=0):
     x = deen.datasets.GaussianMixture.ring(modes=4).sample(2000, seed=seed)
-    model = deen.DEEN((8, 6), sigma=0.1, seed=seed)
+    model = deen.DEEN(hidden_units=(8, 6), sigma=0.1, seed=seed)
     model.adapt(x)
     weights = np.random.default_rng(seed).normal(size=(6, 1))
     model.last.kernel.assign(3 * weights)  # a score as large as the exact one
@@ -57,7 +73,7 @@ def score_error(model, points):
 
 
 def kl(model, points):
-    return metrics.grid_kl(points.energy, model.energy, points.box, experts.CELLS)
+    return metrics.grid_kl(points.energy, model.energy, points.box, points.cells)
 
 
 def test_coefficients_are_weights_of_the_last_layer(points):
@@ -92,10 +108,8 @@ def test_refitted_coefficients_are_the_least_squares(points):
 def test_an_average_of_networks_is_a_product_of_experts(points):
     models = [network(0), network(1), network(2)]
     taken = experts.Experts(*experts.averaged(models), points)
-    recorded = {}
-    run = types.SimpleNamespace(
-        metric=lambda name, value, *_: recorded.update({name: value})
-    )
+    run = Recorder()
+    recorded = run.recorded
     experts.against_members(run, "average", taken)
     mean = np.mean([m.score(points.xi) for m in models], axis=0)
     alone = [score_error(m, points) for m in models]
@@ -125,9 +139,7 @@ def test_how_many_experts_are_needed():
     law = deen.datasets.GaussianMixture(np.zeros((1, 2)), 0.5)
     truth = law.smoothed(0.1)
     xi = truth.sample(500, seed=1)
-    exact = types.SimpleNamespace(
-        xi=xi, score=truth.score(xi), energy=truth.energy, box=law.box(0.1)
-    )
+    exact = known(law, xi)
     k = 1 / (0.5**2 + 0.1**2)
     zero, third = np.zeros(len(xi)), k * xi[:, 1] / 3
     slopes = np.stack(
@@ -137,10 +149,8 @@ def test_how_many_experts_are_needed():
     taken = experts.Experts(
         lambda x: x**2 @ weights.T, lambda x: slopes.transpose(2, 0, 1), exact
     )
-    recorded = {}
-    run = types.SimpleNamespace(
-        metric=lambda name, value, *_: recorded.update({name: value})
-    )
+    run = Recorder()
+    recorded = run.recorded
     experts.take_apart(run, "D", taken)
     # Precisions in x2 of a third, 2/3 and all of k: (r - 1 - log r) / 2 = 0.22, 0.04, 0.
     assert recorded["D/experts/needed"] == 3
@@ -169,25 +179,6 @@ def labelled(n, rng):
     return np.hstack([z, np.zeros((n, 1))]).astype("float32"), y
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("strength", [1.0, 0.03])
-def test_the_classifier_is_scikit_learns(strength, dtype):
-    linear_model = pytest.importorskip("sklearn.linear_model")
-    z, y = labelled(400, np.random.default_rng(0))
-    ours = classifier.softmax_regression(
-        z.astype(dtype), y, strength, np.zeros((8, 10))
-    )
-    theirs = linear_model.LogisticRegression(
-        C=1 / (strength * len(z)), tol=1e-9, max_iter=1000
-    ).fit(z.astype("float64"), y)
-    # |w - w*| <= |slope| / strength <= sqrt(80) 1e-4 / strength; much less in most places.
-    tolerance = 80**0.5 * classifier.TOLERANCE / strength
-    assert np.abs(ours[:-1] - theirs.coef_.T).max() < tolerance
-    assert np.abs(theirs.coef_).max() > 4 * tolerance
-    wrong = np.mean(theirs.predict(z) != y)
-    assert classifier.error(ours, z, y) == pytest.approx(wrong, abs=0.01)
-
-
 def task(y_test=None):
     rng = np.random.default_rng(3)
     x, y = labelled(600, rng)
@@ -198,7 +189,35 @@ def task(y_test=None):
         x_test=x_test,
         y_test=(test if y_test is None else y_test(test)).astype("uint8"),
     )
-    return classifier.FewLabels(digits, 600, (50, 400), draws=3, validation=200, seed=0)
+    at = types.SimpleNamespace(**features.SETTINGS)
+    vars(at).update(digits=600, validation=200, labels=(50, 400), draws=3)
+    return features.FewLabels(digits, at, seed=0)
+
+
+def test_the_penalty_is_on_the_weights_over_the_mean_of_the_points():
+    """At the minimum of -E log p(y | z) + strength / 2 |W|^2 the slope in W is zero."""
+    z, y = labelled(400, np.random.default_rng(0))
+    fits, fit = [], features.LogisticRegression.fit
+
+    class Spy(features.LogisticRegression):
+        def fit(self, *arguments):
+            fits.append((fit(self, *arguments).coef_.copy(), self.intercept_.copy()))
+            return self
+
+    few = task()
+    few.at.strengths, few.at.tolerance = (1.0, 0.03), 1e-6
+    features.LogisticRegression, before = Spy, features.LogisticRegression
+    try:
+        few.y, few.labelled = y, 300
+        few.errors(z, few.x_test, slice(300))
+    finally:
+        features.LogisticRegression = before
+    known, classes = z[:300].astype("float64"), np.eye(10)[y[:300]]
+    for strength, (W, b) in zip(few.at.strengths, fits, strict=True):
+        p = np.exp(known @ W.T + b)
+        p /= p.sum(1, keepdims=True)
+        slope = (p - classes).T @ known / 300 + strength * W
+        assert np.abs(slope).max() < 1e-4 < 1e-2 * np.abs(strength * W).max()
 
 
 def test_labels_are_drawn_class_by_class_from_what_is_not_for_validation():
@@ -215,24 +234,24 @@ def test_strength_is_chosen_on_validation_not_on_test_digits():
     right = task().solve(lambda x: x)
     wrong = task(lambda y: (y + 1) % 10).solve(lambda x: x)
     assert right["dimensions"] == 7
-    for labels, draws in (("50", 3), ("400", 1)):
-        a, b = right["labels"][labels], wrong["labels"][labels]
-        for name in ("scale", "strength", "validation_error"):
-            assert a[name] == b[name]
-        assert len(a["test_error"]) == draws
-        assert max(a["test_error"]) < 0.6 and min(b["test_error"]) > 0.8
-    few, many = (np.mean(right["labels"][k]["test_error"]) for k in ("50", "400"))
+    for labels, draws in ((50, 3), (400, 1)):
+        for name in ("common_scale", "strength", "validation_error"):
+            assert right[f"{name}@{labels}"] == wrong[f"{name}@{labels}"]
+        a, b = (answer[f"test_error@{labels}"] for answer in (right, wrong))
+        assert len(a) == draws
+        assert max(a) < 0.6 and min(b) > 0.8
+    few, many = (np.mean(right[f"test_error@{k}"]) for k in (50, 400))
     assert many < few
 
 
 def test_what_a_representation_is():
     rng = np.random.default_rng(0)
     x = (rng.normal(size=(300, 12)) * np.linspace(1, 2, 12)).astype("float32")
-    model = deen.DEEN((7, 5), sigma=features.SIGMA, seed=3)
+    model = deen.DEEN(hidden_units=(7, 5), sigma=features.SIGMA, seed=3)
     model.build((None, 12))
-    start = [w.copy() for w in model.get_weights()]
+    start = [np.asarray(w) for w in model.network.weights]
     f = {
-        row: features.features(row, 3, {("paper", 3): model}, x)
+        row: features.representation(row, 3, {("paper", 3): model}, x)
         for row in ("paper-deen", "paper-experts", "paper-layers", "paper-random")
     }
     h1 = np.tanh(x @ start[0] + start[1])
@@ -240,7 +259,7 @@ def test_what_a_representation_is():
     assert f["paper-deen"](x) == pytest.approx(h2, abs=1e-5)
     assert f["paper-layers"](x) == pytest.approx(np.hstack([h1, h2]), abs=1e-5)
     assert f["paper-experts"](x).sum(1) == pytest.approx(model.energy(x), abs=1e-5)
-    model.set_weights([2 * w for w in start])  # as if trained
+    model.network.set_weights([2 * w for w in start])  # as if trained
     assert f["paper-random"](x) == pytest.approx(h2, abs=1e-5)
 
 
@@ -249,34 +268,13 @@ def test_principal_components_are_the_largest():
     turn = np.linalg.qr(rng.normal(size=(300, 300)))[0]
     spreads = np.linspace(3, 0.1, 300)
     x = (rng.normal(size=(4000, 300)) * spreads @ turn + 5).astype("float32")
-    z = features.features("pca", 0, {}, x)(x)
+    z = features.representation("pca", 0, {}, x)(x)
     assert z.shape == (4000, 256)
     covariance = np.cov(z.T)
     variances = np.diag(covariance)
     assert (np.diff(variances) < 1e-3).all() and variances[0] > 7
     assert np.abs(covariance - np.diag(variances)).max() < 1e-3
     assert np.abs(z.mean(0)).max() < 1e-3
-
-
-def test_a_finished_row_is_not_solved_again(tmp_path):
-    run = types.SimpleNamespace(
-        settings={"labels": [100]},
-        data={},
-        name="features",
-        path=lambda *parts: os.path.join(tmp_path, *parts),
-    )
-    answer = {"dimensions": 7, "labels": {"100": {"test_error": [0.1]}}}
-    kept = features.Kept(run)
-    assert kept.get("pixels", 0, lambda: answer) == answer
-    assert features.Kept(run).get("pixels", 0, lambda: 1 / 0) == answer
-    with pytest.raises(ZeroDivisionError):
-        kept.get("pixels", 1, lambda: 1 / 0)
-    run.settings["labels"] = [1000]
-    with pytest.raises(ZeroDivisionError):
-        features.Kept(run).get("pixels", 0, lambda: 1 / 0)
-    kept.forget()
-    with pytest.raises(ZeroDivisionError):
-        kept.get("pixels", 0, lambda: 1 / 0)
 
 
 # ---- the scripts as they are run -----------------------------------------------------
@@ -292,14 +290,16 @@ def run(name, *arguments, cwd):
     )
     assert done.returncode == 0, done.stderr
     stem = name.removesuffix(".py")
-    record = json.loads((cwd / "figures" / f"{stem}.json").read_text())
-    return {p.name for p in (cwd / "figures").iterdir()}, record["metrics"]
+    record = json.loads((cwd / "out" / f"{stem}.json").read_text())
+    return {p.name for p in (cwd / "out").iterdir()}, record["metrics"]
 
 
 @pytest.mark.slow
 def test_experts_quick_writes_the_contracts_files(tmp_path):
     names, found = run("experts.py", "--seeds", "2", cwd=tmp_path)
-    assert names == {f"experts.{ending}" for ending in ("json", "png", "pdf", "h5")}
+    pages = ("experts-mixture", "experts-spiral")
+    figures = {f"{page}.{ending}" for page in pages for ending in ("png", "pdf")}
+    assert names == figures | {"experts.json", "experts.h5"}
     assert len(found["spiral/removal/grid_kl_median"]["values"]) == 2
     assert len(found["mixture/average/grid_kl"]["values"]) == 1
 

@@ -27,7 +27,7 @@ SIGMAS = (0.01, 0.1, 1.0, 10.0, 100.0)
 @functools.cache
 def laws():
     """Two laws of the line, of width about 1: neither is Gaussian nor symmetric."""
-    from deen_tf.laws.plane import GaussianMixture
+    from deen_tf.laws.mixtures import GaussianMixture
 
     p = GaussianMixture([[-1.2], [0.3], [1.1]], 0.4, [0.5, 0.2, 0.3])
     q = GaussianMixture([[-0.8], [0.9]], 0.7, [0.3, 0.7])
@@ -195,7 +195,7 @@ def contrastive_asymmetry(sigma, a=0.5, b=0.5):
 
 def best_sigma(draw, n, m=1000, seed=0):
     """The Parzen bandwidth that n points choose on m others."""
-    from deen_tf.laws.parzen import select_sigma
+    from deen_tf.laws.bandwidth import select_sigma
 
     return select_sigma(draw(n, seed), draw(m, seed + 10**6))
 
@@ -250,8 +250,7 @@ def shrinkage(d, n=500, factor=8, draws=5):
     return [2 ** (-math.log2(factor) / v) for v in doublings(d, n, factor, draws)]
 
 
-def doublings_between(few, many):
-    """How often n must double for sigma to halve, from two pairs (n, sigmas)."""
-    (n, before), (m, after) = few, many
-    halvings = [math.log2(a / b) for a, b in zip(before, after, strict=True)]
-    return [math.log2(m / n) / h if h else math.inf for h in halvings]
+def doublings_on_mnist(n, m, values):
+    """How often n must double for the best sigma on MNIST to halve, from n to m digits."""
+    (ratio,) = values(f"fig2 parzen/sigma_best/{n} over fig2 parzen/sigma_best/{m}")
+    return [math.log2(m / n) / math.log2(ratio) if ratio != 1 else math.inf]

@@ -1,0 +1,139 @@
+"""Every committed result, made anew where it is not fresh, and what moved.
+
+Runs the scripts in the order of `provenance.COMMANDS`, each as its command says. A result in
+the folder that the present code and command made is left alone; an interrupted run goes on
+when it is started again. Then come the verdicts (`compare.py`), and a table: which numbers
+moved against the committed ones, by how much, and whether beyond the spread of seeds.
+
+    python reproduce/all.py --list                      # what is fresh, and what is left to do
+    python reproduce/all.py --data DIR                  # into out/: hours
+    python reproduce/all.py --out figures --data DIR    # the committed run
+"""
+
+from command import options
+from provenance import COMMANDS, ROOT, git, why_stale
+
+if __name__ == "__main__":
+    args = options(
+        __doc__,
+        data={"help": "folder with MNIST and van Hateren's images"},
+        only={
+            "nargs": "+",
+            "choices": COMMANDS,
+            "metavar": "NAME",
+            "default": list(COMMANDS),
+            "help": f"of {', '.join(COMMANDS)}",
+        },
+        list={"action": "store_true", "help": "run nothing, tell what is left to do"},
+    )
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+
+MOVED = 12  # numbers shown, of those that moved most
+CLOCK = ("seconds", "ms", "exponent", "ratio")  # depend on the machine
+
+
+def main(args):
+    todo = {}
+    for name in args.only:
+        command = COMMANDS[name] + " --quick" * args.quick
+        todo[name] = reason(os.path.join(args.out, f"{name}.json"), command)
+        print(f"{name:12} {todo[name] or 'fresh'}")
+    if args.list:
+        return
+    failed = [name for name in args.only if todo[name] and not made(name, args)]
+    run("compare.py", "--out", args.out)
+    if os.path.abspath(args.out) == str(ROOT / "figures"):
+        run("tables.py", "--out", args.out)  # into the README
+    print(*moved(args.only, args.out), sep="\n")
+    if not failed and set(args.only) == set(COMMANDS):
+        shutil.rmtree(os.path.join(args.out, "cache"), ignore_errors=True)
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}; the same command goes on from there")
+
+
+def reason(path, command):
+    """Return why the result has to be made, or "" if it is fresh."""
+    try:
+        with open(path) as stream:
+            return why_stale(json.load(stream), command)
+    except (OSError, ValueError):
+        return "missing"
+
+
+def made(name, args):
+    """Run the script of a result; return whether it ended well."""
+    script, *words = COMMANDS[name].replace(" --data DIR", "").split()[1:]
+    words += ["--out", args.out, "--keep"] + ["--quick"] * args.quick
+    words += ["--no-export"] * args.no_export
+    if "DIR" in COMMANDS[name] and args.data:
+        words += ["--data", args.data]
+    print(f"\n{name}: python {script} {' '.join(words)}", flush=True)
+    return run(os.path.basename(script), *words) == 0
+
+
+def run(script, *words):
+    command = [sys.executable, ROOT / "reproduce" / script, *words]
+    return subprocess.run(command, check=False).returncode
+
+
+def committed(name):
+    """Return the metrics of a committed result: of the last commit, else of the folder."""
+    text = git("show", f"HEAD:figures/{name}.json")
+    path = ROOT / "figures" / f"{name}.json"
+    if text == "unknown" and path.exists():
+        text = path.read_text()
+    return {} if text == "unknown" else json.loads(text)["metrics"]
+
+
+def moved(names, out):
+    """Return the lines of the table of what moved, those that moved most first."""
+    rows, lines = [], ["", "Against the committed numbers:"]
+    for name in names:
+        path = os.path.join(out, f"{name}.json")
+        if not os.path.exists(path):
+            continue
+        with open(path) as stream:
+            record = json.load(stream)
+        if record["settings"]["quick"]:
+            lines.append(f"{name:12} a quick run: nothing to compare")
+            continue
+        before, after = committed(name), record["metrics"]
+        shared = [m for m in after if m in before and not any(c in m for c in CLOCK)]
+        changes = [
+            (name, m, *change(before[m]["values"], after[m]["values"])) for m in shared
+        ]
+        changed, beyond = ([c for c in changes if c[k]] for k in (2, 3))
+        rows += beyond
+        lines.append(
+            f"{name:12} {len(shared)} numbers, {len(changed)} moved, {len(beyond)} beyond the "
+            f"spread of seeds; {len(after) - len(shared)} new or of the clock, "
+            f"{len(before.keys() - after.keys())} gone"
+        )
+    rows.sort(key=lambda row: -abs(row[2]))
+    for name, metric, by, _, said in rows[:MOVED]:
+        lines.append(f"  {name} {metric}: {said} ({by:+.0%})")
+    if len(rows) > MOVED:
+        lines.append(f"  and {len(rows) - MOVED} that moved less")
+    return lines
+
+
+def change(old, new):
+    """Return by how much a number moved, if beyond both ranges of seeds, and both in words.
+
+    Beyond: the new median is outside the old range, and the old outside the new. One seed
+    has no range, and what moves is beyond it.
+    """
+    a, b = statistics.median(old), statistics.median(new)
+    by = (b - a) / max(abs(a), 1e-300)
+    inside = min(old) <= b <= max(old) or min(new) <= a <= max(new)
+    return by, bool(by) and not inside, f"{a:.3g} -> {b:.3g}"
+
+
+if __name__ == "__main__":
+    main(args)
