@@ -345,6 +345,10 @@ class MeanLoss(keras.metrics.Mean):
         super().update_state(values, sample_weight=sample_weight)
         self.batches.assign_add(1)
 
+    def reset_state(self):
+        super().reset_state()
+        self.batches.assign(0)
+
 
 def squared_length(r):
     """Return |r|^2 of each point r (n, ...) as a tensor (n,)."""
