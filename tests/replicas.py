@@ -21,8 +21,8 @@ from deen_tf.training.replicas import BackupAndRestore
 SEED, BATCH, EPOCHS = 3, 17, 2
 OPTIMIZERS = {
     # Adam would not see a factor in the gradient.
-    "plain": lambda: keras.optimizers.SGD(0.5),
-    "clipped": lambda: keras.optimizers.SGD(0.5, global_clipnorm=0.02),
+    "plain": lambda: keras.optimizers.SGD(0.05),
+    "clipped": lambda: keras.optimizers.SGD(0.5, global_clipnorm=0.2),
 }
 
 
@@ -74,8 +74,7 @@ def steps(folder):
 
     with strategy.scope():
         model = model_of(OPTIMIZERS["plain"]())
-    model.adapt(x)
-    fit = model.fit(stream(x), shuffle=False, verbose=0)
+    fit = model.fit(stream(x), verbose=0)  # it adapts to the first batches, here all
     done |= {
         "stream": flat(model.trainable_variables),
         "stream loss": fit.history["loss"],
@@ -83,12 +82,18 @@ def steps(folder):
     done["evaluate stream"] = model.evaluate(stream(x), verbose=0)
 
     done["other data"] = error(lambda: model.fit(x + worker, verbose=0))
+    done["other order"] = error(lambda: model.fit(x, shuffle=worker == 0, verbose=0))
+    with strategy.scope():
+        other = deen.DEEN((8, 6), sigma=0.3 + 0.1 * worker, seed=SEED)
+        other.compile()
+    done["other sigma"] = error(lambda: other.fit(x, verbose=0))
     with strategy.scope():
         model = deen.DEEN((8, 6), sigma=0.3)
     done["optimizer"] = error(lambda: model.compile(OPTIMIZERS["plain"]()))
     model.compile("sgd", steps_per_execution=4, jit_compile=True)
     done["program"] = model.steps_per_execution, model.jit_compile
-    done["stream first"] = error(lambda: model.fit(iter([x]), verbose=0))
+    shared = strategy.experimental_distribute_dataset(stream(x))
+    done["stream first"] = error(lambda: model.fit(shared, verbose=0))
     model.build((None, 2))
     done["weights"] = error(lambda: model.fit(x, verbose=0))
     np.savez(folder / f"{worker}.npz", **done)
@@ -115,7 +120,7 @@ def backup(folder):
         batch_size=BATCH,
         epochs=30,
         verbose=0,
-        callbacks=[BackupAndRestore(folder / "backup.weights.h5"), Say()],
+        callbacks=[BackupAndRestore(folder / "backup.h5"), Say()],
     )
     np.save(folder / f"{worker}.npy", flat(model.weights + model.optimizer.variables))
 

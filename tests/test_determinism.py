@@ -38,7 +38,9 @@ def trained(jit_compile):
 def numbers():
     return {
         "bits": np.array([word.numpy() for word in noise.key(7, 99)]),
-        "order": noise.permutation(5000, 7, 50),
+        "order": noise.permutation(
+            np.arange(5000), 5000, noise.key(7, 50, noise.SHUFFLE)
+        ).numpy(),
         "weights": trained(True),
     }
 
@@ -74,3 +76,24 @@ def test_fig1_twice(tmp_path):
             check=True,
         )
     assert_same_outputs(tmp_path / "one", tmp_path / "other", "fig1")
+
+
+@pytest.mark.parametrize("cls", (deen.DEEN, deen.DSM, deen.ContrastiveDivergence))
+def test_seeds_far_apart_are_other_seeds(cls):
+    """2^31 or 2^32 further on: other weights, from the first on, and other noise."""
+    weights, losses = [], []
+    for seed in (7, 7 + 2**31, 7 + 2**32, 7 + 2**63):
+        model = cls((6, 5), sigma=0.3, seed=seed)
+        model.build((None, 2))
+        weights.append(np.concatenate([w.numpy().ravel() for w in model.weights]))
+        x = np.random.default_rng(0).normal(size=(20, 2)).astype("float32")
+        weights_of_the_first = np.split(
+            weights[0], np.cumsum([int(np.prod(w.shape)) for w in model.weights])[:-1]
+        )
+        for w, value in zip(model.weights, weights_of_the_first, strict=True):
+            w.assign(value.reshape(w.shape))
+        losses.append(float(model.losses(x, 0, noise.TRAINING)[1]))
+    for i in range(4):
+        for j in range(i):
+            assert abs(weights[i] - weights[j]).max() > 0.01
+            assert losses[i] != losses[j]  # the same weights: other noise

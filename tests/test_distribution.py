@@ -16,6 +16,7 @@ import tensorflow as tf
 import deen_tf as deen
 from deen_tf.training import noise
 from tests import replicas
+from tests.in_units import objective
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -91,6 +92,10 @@ def first_come(n):
     return min(n, 9), max(n - 9, 0)
 
 
+def alone(n):
+    return (n,)
+
+
 def draw(parts, step, stream):
     """Return the noise of the replicas, which hold so many points, one after another."""
     return tf.concat(
@@ -112,8 +117,9 @@ def descend(model, x, split, first_step=0):
     for step, batch in enumerate(batches(x), first_step):
         nu = draw(split(len(batch)), step, noise.TRAINING)
         with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(model.objective(tf.constant(batch), nu))
-        gradients = tape.gradient(loss, model.trainable_variables)
+            loss = tf.reduce_mean(objective(model, batch, nu))
+            descended = loss / model.sigma**2
+        gradients = tape.gradient(descended, model.trainable_variables)
         model.optimizer.apply_gradients(
             zip(gradients, model.trainable_variables, strict=True)
         )
@@ -122,11 +128,11 @@ def descend(model, x, split, first_step=0):
 
 
 def evaluate(model, x, split):
-    """Return the mean over all points; the noise is keyed by how many came before."""
+    """Return the mean over all points; the noise is keyed by the number of the batch."""
     total = 0.0
     for i, batch in enumerate(batches(x)):
-        nu = draw(split(len(batch)), i * replicas.BATCH, noise.EVALUATION)
-        total += float(tf.reduce_sum(model.objective(tf.constant(batch), nu)))
+        nu = draw(split(len(batch)), i, noise.EVALUATION)
+        total += float(tf.reduce_sum(objective(model, batch, nu)))
     return total / len(x)
 
 
@@ -140,10 +146,13 @@ def test_a_fit_is_that_of_one_process_on_the_whole_batches(runs, optimizer):
     model = replicas.model_of(replicas.OPTIMIZERS[optimizer]())
     model.adapt(x)
     losses, validation = [], []
+    # One process measures alone, of its replicas one.
+    split = alone if len(runs) == 1 else equal_parts
     for epoch in range(replicas.EPOCHS):
-        order = noise.permutation(len(x), replicas.SEED, step=3 * epoch)
+        key = noise.key(replicas.SEED, 3 * epoch, noise.SHUFFLE)
+        order = noise.permutation(np.arange(len(x)), len(x), key)
         losses.append(descend(model, x[order], equal_parts, 3 * epoch))
-        validation.append(evaluate(model, x[:20], equal_parts))
+        validation.append(evaluate(model, x[:20], split))
     weights = replicas.flat(model.trainable_variables)
     for run in runs:
         # Sums of 17 terms in another order: some 6e-8 a step.
@@ -179,7 +188,7 @@ def test_a_model_of_replicas_is_saved_and_exported_as_any(runs, folder):
     np.testing.assert_allclose(
         served(x=tf.constant(x))["score"], runs[0]["score"], rtol=1e-5, atol=1e-6
     )
-    measured = evaluate(model, x, equal_parts)
+    measured = evaluate(model, x, alone)
     assert [float(run["evaluate"]) for run in runs] == pytest.approx(
         [measured] * len(runs), rel=1e-5
     )
@@ -196,8 +205,9 @@ def test_what_must_be_made_inside_the_scope(runs):
         assert tuple(run["program"]) == (1, 0)  # neither of the others works in there
 
 
-def test_workers_with_other_data_are_told(runs):
-    errors = [str(run["other data"]) for run in runs]
+@pytest.mark.parametrize("what", ("data", "order", "sigma"))
+def test_workers_with_another_are_told(runs, what):
+    errors = [str(run[f"other {what}"]) for run in runs]
     if len(runs) == 1:
         assert errors == [""]
     else:
@@ -209,7 +219,7 @@ def uninterrupted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("uninterrupted")
     codes, text = finish(start(["-m", "tests.replicas", "backup", folder], 2))
     assert codes == [0, 0], text
-    assert not (folder / "backup.weights.h5").exists()
+    assert not (folder / "backup.h5").exists()
     return [np.load(folder / f"{worker}.npy") for worker in range(2)]
 
 

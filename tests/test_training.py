@@ -175,6 +175,19 @@ def test_validation_is_the_objective_with_fixed_noise():
     assert values[0] == pytest.approx(np.mean(wanted), rel=1e-5)
 
 
+def test_a_stream_is_measured_with_the_noise_of_an_array():
+    x = points()
+    model = model_of()
+    model.adapt(x)
+    wanted = model.evaluate(x, batch_size=16, verbose=0)
+    history = model.fit(batches(x), validation_data=batches(x), epochs=2, verbose=0)
+    after = model.evaluate(x, batch_size=16, verbose=0)
+    for source in (batches(x), batches(x)):  # always the same noise
+        found = model.evaluate(source, verbose=0)
+        assert found == pytest.approx(after, rel=1e-5) != wanted
+    assert history.history["val_loss"][-1] == pytest.approx(after, rel=1e-5)
+
+
 def test_callbacks_see_every_execution_and_can_stop():
     seen = []
 
