@@ -266,13 +266,14 @@ class ScoreModel(UnitModel):
         x = as_points(x, self.point_shape or ..., dtype=self.variable_dtype)
         check_resolution(x, self.sigma)
         x, validation_data = sources.validation(x, split, validation_data)
-        self._prepare(x)
-        self._check_trainable()
         if sources.in_memory(validation_data):
             validation_data = as_points(
-                validation_data, self.point_shape, "validation_data", x.dtype
+                validation_data, x.shape[1:], "validation_data", x.dtype
             )
         batch_size = whole(32 if batch_size is None else batch_size, "batch_size")
+        sources.check_steps(kwargs.get("steps_per_epoch"), batch_size, len(x))
+        self._prepare(x)
+        self._check_trainable()
         if replicas.by_keras(self):
             how["callbacks"] = loop.guarded(how, x)
             return replicas.fit(

@@ -69,13 +69,6 @@ def fit(
     validation_steps=None,
 ):
     """Train a model on an array of points; see `ScoreModel.fit`."""
-    if steps_per_epoch is not None:
-        n = batch_size * whole(steps_per_epoch, "steps_per_epoch")
-        if n > len(x):
-            raise ValueError(
-                f"{steps_per_epoch} steps an epoch of {batch_size} points need {n} points, "
-                f"got {len(x)}"
-            )
     replicas.prepare(model)
     steps = Steps(model, x, min(batch_size, len(x)), shuffle, steps_per_epoch)
     watch = guard.Guard(model, x, steps.replay) if check_divergence else None
