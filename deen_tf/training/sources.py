@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from deen_tf.checks import as_numbers
+from deen_tf.checks import as_numbers, check_shape, whole
 
 PEEK = 8  # batches of a stream that a model adapts to
 
@@ -58,7 +58,9 @@ def peek(x):
                 "an energy learns from points alone: the stream must give x without targets "
                 "or sample weights"
             )
-        points.append(as_numbers(batch, "a batch of the stream"))
+        batch = as_numbers(batch, "a batch of the stream")
+        check_shape(batch.shape, ..., "a batch of the stream")
+        points.append(batch)
     points = np.concatenate(points)
     if not np.isfinite(points).all():
         row, *_ = np.argwhere(~np.isfinite(points))[0]
@@ -88,3 +90,15 @@ def validation(x, split, data):
             "validate on"
         )
     return x[:kept], x[kept:]
+
+
+def check_steps(steps_per_epoch, batch_size, n):
+    """Raise TypeError or ValueError if so many steps an epoch need more than n points."""
+    if steps_per_epoch is None:
+        return
+    needed = batch_size * whole(steps_per_epoch, "steps_per_epoch")
+    if needed > n:
+        raise ValueError(
+            f"{steps_per_epoch} steps an epoch of {batch_size} points need {needed} points, "
+            f"got {n}"
+        )
