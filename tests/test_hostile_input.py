@@ -155,7 +155,7 @@ def test_tensors_of_other_kinds_are_points_too(model):
 
 
 def test_a_model_without_weights_refuses_points_without_width():
-    with pytest.raises(ValueError, match=r"shape \(n, d\), got \(3, 0\)"):
+    with pytest.raises(ValueError, match=r"got \(3, 0\)"):
         deen.DEEN((4,)).energy(tf.zeros((3, 0)))
 
 
@@ -366,10 +366,10 @@ def test_arguments(call, error, message):
 
 STREAM = tf.data.Dataset.from_tensor_slices
 FITS = [
-    ({"x": None}, TypeError, "x must be points.*got None"),
+    ({"x": None}, TypeError, "x must be an array of points.*got None"),
     ({"x": STREAM(np.ones((6, 5))).batch(3)}, ValueError, r"\(n, 2\), got \(.*, 5\)"),
-    ({"x": STREAM(X)}, ValueError, r"shape \(n, 2\), got \(2,\)"),
-    ({"x": STREAM([["a", "b"]]).batch(1)}, TypeError, "real numbers, got dtype string"),
+    ({"x": STREAM(X)}, ValueError, r"batch of the stream must have shape.*got \(2,\)"),
+    ({"x": STREAM([["a", "b"]]).batch(1)}, TypeError, "real numbers, got b'a'"),
     ({"x": STREAM((X, X)).batch(3)}, ValueError, "learns from points alone"),
     ({"x": X, "sample_weight": X[:, 0]}, ValueError, "takes no sample_weight"),
     ({"x": X, "class_weight": {0: 1}}, ValueError, "takes no class_weight"),
