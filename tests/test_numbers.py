@@ -14,7 +14,7 @@ import deen_tf as deen
 from deen_tf.checks import check_resolution
 from deen_tf.laws.parzen import Parzen, select_sigma
 from deen_tf.laws.plane import Checkerboard, GaussianMixture, Moons, Rings, Spiral
-from deen_tf.training.loop import tensor_of
+from deen_tf.training.replicas import tensor_of
 
 ENERGIES = (
     deen.DEEN,

@@ -208,7 +208,7 @@ def test_litert_gives_the_same_answers(model, tmp_path):
     [
         (deen.FieldOfExperts, "float32", "LiteRT has no MirrorPadGrad"),
         (deen.DEEN, "float64", "LiteRT computes in float32, this model in float64"),
-        (deen.DEEN, "mixed_bfloat16", "this model in bfloat16"),
+        (deen.DEEN, "mixed_bfloat16", "this model in mixed_bfloat16"),
     ],
 )
 def test_what_litert_cannot_hold_is_refused(model, dtype, reason, tmp_path):
@@ -264,7 +264,8 @@ def test_keras_file_gives_the_same_answers(model, arguments, tmp_path):
     assert not loaded.compiled
     for name in model.signatures:
         answer, expected = getattr(loaded, name)(X[:7]), getattr(saved, name)(X[:7])
-        np.testing.assert_array_equal(answer, expected)
+        # Two compilations of one graph may differ in the order of sums: the last place.
+        np.testing.assert_allclose(answer, expected, rtol=1e-5, atol=1e-7)
 
 
 def test_keras_file_of_a_trained_model(tmp_path):

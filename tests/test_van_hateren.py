@@ -544,7 +544,9 @@ CHANGES = {
     "another count": lambda file: file.attrs.update({"dropped": '{"flat": 1}'}),
     "no checksum": lambda file: file.attrs.__delitem__("checksum"),
     "fewer patches": lambda file: next(iter(file["test"].values())).resize(7, axis=0),
-    "an image missing": lambda file: file["train"].__delitem__(next(iter(file["train"]))),
+    "an image missing": lambda file: file["train"].__delitem__(
+        next(iter(file["train"]))
+    ),
     "images swapped": swapped,
     "an image renamed": renamed,
     "another type": in_another_type,

@@ -269,6 +269,7 @@ class UnitModel(KerasMethods):
 
     def to_network(self, x):
         """Return z = (x - m) / s."""
+        x = tf.cast(x, self.variable_dtype)
         return (x - tf.convert_to_tensor(self.center)) / self.scales()[1]
 
     def from_network(self, z):
