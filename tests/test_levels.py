@@ -83,7 +83,7 @@ def test_the_slope_in_log_sigma_has_the_mean_that_it_is_regressed_on(gaussian):
 
 
 def test_the_objective_is_the_one_of_the_docstring(gaussian):
-    model, x = gaussian
+    model, _ = gaussian
     rng = np.random.default_rng(2)
     z = tf.constant(rng.normal(size=(64, 3)))
     nu = tf.constant(rng.normal(size=(64, 3)))
