@@ -26,13 +26,13 @@ def pointwise(function):
     @functools.wraps(function)
     def evaluate(self, x, sigma=None):
         if not tf.executing_eagerly():
-            x = as_tensor(x, self.point_shape, self.compute_dtype)
+            x = as_tensor(x, self.point_shape, self.variable_dtype)
             return function(self, x, self.level(x, sigma))
         tensors = tf.is_tensor(x)
         if tensors:
-            x = as_tensor(x, self.point_shape, self.compute_dtype)
+            x = as_tensor(x, self.point_shape, self.variable_dtype)
         else:
-            x = as_points(x, self.point_shape or ..., dtype=self.compute_dtype)
+            x = as_points(x, self.point_shape or ..., dtype=self.variable_dtype)
         self.see_shape(x.shape)
         sigma = self.level(x, sigma)
         compiled = self._programs.get(function, lambda: _compile(self, function, sigma))
@@ -51,7 +51,7 @@ def pointwise(function):
 
 
 def _compile(model, function, sigma):
-    x = tf.TensorSpec((None, *model.point_shape), model.compute_dtype)
+    x = tf.TensorSpec((None, *model.point_shape), model.variable_dtype)
     level = tf.TensorSpec((None,) if sigma.shape.rank else (), sigma.dtype)
     return tf.function(
         functools.partial(function, model), input_signature=[x, level], autograph=False
@@ -60,7 +60,7 @@ def _compile(model, function, sigma):
 
 def points_at_once(model):
     """Return for how many points all activations of the network fill 32 MB."""
-    x = tf.TensorSpec((1, *model.point_shape), model.compute_dtype)
+    x = tf.TensorSpec((1, *model.point_shape), model.variable_dtype)
     graph = tf.function(model.outputs_at).get_concrete_function(
         x, tf.convert_to_tensor(model.noise_level)
     )
