@@ -10,10 +10,24 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 
 
 class Failure(Exception):
     """An implementation could not do what was asked; says why."""
+
+
+QUIET = {  # a GPU's memory is taken as it is needed: others want some too
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+    "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+}
+
+
+def command(module, *arguments, source=None):
+    """Return the command that runs a module, after a shell has read the file `source`."""
+    words = [sys.executable, "-m", module, *map(str, arguments)]
+    return ["bash", "-c", '. "$0" && exec "$@"', source, *words] if source else words
 
 
 class Process:
@@ -25,21 +39,26 @@ class Process:
         A module of `tests.benchmarks.steps`.
     environment : dict, optional
         Variables to add.
+    source : str, optional
+        A file that sets variables, read by the process' shell.
     """
 
-    def __init__(self, name, environment=None):
+    def __init__(self, name, environment=None, source=None):
         self.name = name
+        self.busy = False  # with a request
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (until close)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.benchmarks.worker", name],
+            command("tests.benchmarks.worker", name, source=source),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=self._log,
             text=True,
-            env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"} | (environment or {}),
+            env=os.environ | QUIET | (environment or {}),
         )
 
     def call(self, request, **arguments):
         """Let the worker work on one request and return its answer, or raise Failure."""
+        self.busy = True
         self._signal(signal.SIGCONT)
         try:
             print(
@@ -49,8 +68,10 @@ class Process:
         except BrokenPipeError:
             line = ""
         self._signal(signal.SIGSTOP)
+        self.busy = False
         if not line:
-            raise Failure(f"the process ended with code {self._process.wait()}")
+            code = self._process.wait()
+            raise Failure(f"the process ended with code {code}: {self._last_words()}")
         reply = json.loads(line)
         if "error" in reply:
             raise Failure(reply["error"])
@@ -59,6 +80,14 @@ class Process:
     def close(self):
         self._process.kill()
         self._process.wait()
+        self._log.close()
+
+    def _last_words(self):
+        if self._log.closed:
+            return ""
+        self._log.seek(0)
+        lines = [line.strip() for line in self._log if line.strip()]
+        return " / ".join(lines[-3:])[-500:]
 
     def _signal(self, number):
         if self._process.poll() is None:

@@ -26,13 +26,16 @@ class Network(NamedTuple):
     hidden : tuple of int
     sigma : float
     epoch : dict
-        Batch -> steps of an epoch: the data set has batch * steps points.
+        Batch -> steps of an epoch on a CPU: the data set has batch * steps points.
+    gpu_epoch : dict
+        The same on a GPU.
     """
 
     d: int
     hidden: tuple
     sigma: float
     epoch: dict
+    gpu_epoch: dict
 
     @property
     def widths(self):
@@ -77,12 +80,28 @@ class Network(NamedTuple):
 
 NETWORKS = {
     "2-D 32-32-32": Network(
-        2, (32, 32, 32), 0.1, {128: 1024, 1024: 256, 4096: 64, 16384: 16}
+        2,
+        (32, 32, 32),
+        0.1,
+        {128: 1024, 1024: 256, 4096: 64, 16384: 16},
+        {128: 1024, 8192: 128, 131072: 16},
     ),
-    "MNIST 128-128-256": Network(784, (128, 128, 256), 0.14, {128: 160, 1024: 20}),
+    "MNIST 128-128-256": Network(
+        784,
+        (128, 128, 256),
+        0.14,
+        {128: 160, 1024: 20},
+        {128: 160, 1024: 40, 8192: 8},
+    ),
     "natural 256-256-256-512-512": Network(
-        1024, (256, 256, 256, 512, 512), 0.4, {128: 96, 1024: 12}
+        1024,
+        (256, 256, 256, 512, 512),
+        0.4,
+        {128: 96, 1024: 12},
+        {128: 160, 1024: 40},
     ),
-    "MNIST 1024-256": Network(784, (1024, 256), 0.14, {128: 64, 1024: 8}),
-    "natural 2048-256": Network(1024, (2048, 256), 0.4, {128: 48, 1024: 6}),
+    "MNIST 1024-256": Network(784, (1024, 256), 0.14, {128: 64, 1024: 8}, {}),
+    "natural 2048-256": Network(
+        1024, (2048, 256), 0.4, {128: 48, 1024: 6}, {1024: 40, 8192: 8}
+    ),
 }

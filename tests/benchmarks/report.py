@@ -5,12 +5,11 @@ import importlib.metadata
 import json
 import os
 import platform
-
-from deen_tf.atomic import replacing
+import subprocess
 
 
 def machine():
-    """Return the processor, the cores this process may use, the system and the day."""
+    """Return the processor, the cores this process may use, the GPUs, the system, the day."""
     processor = platform.processor()
     if os.path.exists("/proc/cpuinfo"):
         with open("/proc/cpuinfo") as stream:
@@ -22,10 +21,21 @@ def machine():
     return {
         "processor": processor,
         "cores": cores,
+        "gpus": gpus(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "date": datetime.date.today().isoformat(),
     }
+
+
+def gpus():
+    """Return "name, driver" of each NVIDIA GPU that the driver tells of."""
+    query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return []
+    return [line.strip() for line in answer.stdout.splitlines() if line.strip()]
 
 
 def versions(*packages):
@@ -42,10 +52,11 @@ def versions(*packages):
 def where(result):
     """Return one line that names the machine and the versions of a result."""
     machine = result["machine"]
+    devices = "".join(f"{gpu} (driver); " for gpu in machine["gpus"])
     packages = ", ".join(f"{p} {v}" for p, v in result["versions"].items() if v)
     quick = " Quick run." if result["quick"] else ""
     return (
-        f"{machine['processor']}, {machine['cores']} cores, {machine['date']}; "
+        f"{devices}{machine['processor']}, {machine['cores']} cores, {machine['date']}; "
         f"{packages}.{quick}"
     )
 
@@ -58,7 +69,10 @@ def table(head, rows):
 
 def write(folder, name, result, text):
     """Write `name`.json and `name`.md."""
+    os.makedirs(folder, exist_ok=True)
     for ending, content in (("json", json.dumps(result, indent=1)), ("md", text)):
         path = os.path.join(folder, f"{name}.{ending}")
-        with replacing(path) as temporary, open(temporary, "w") as stream:
+        # (The package's own `atomic` would import TensorFlow, which may live elsewhere.)
+        with open(path + ".part", "w") as stream:
             stream.write(content + "\n" if ending == "json" else content)
+        os.replace(path + ".part", path)

@@ -8,6 +8,17 @@ import jax.numpy as jnp
 from tests.benchmarks.networks import BETA_1, BETA_2, EPSILON, LEARNING_RATE
 
 TITLE = "JAX scan"
+PACKAGES = ("jax", "jaxlib")
+
+
+def device():
+    return jax.devices()[0].device_kind.replace("cpu", "CPU")
+
+
+def allow_tf32(allow):
+    jax.config.update(
+        "jax_default_matmul_precision", "tensorfloat32" if allow else "highest"
+    )
 
 
 def energy(weights, x):

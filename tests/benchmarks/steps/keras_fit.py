@@ -6,6 +6,9 @@ import tensorflow as tf
 from tests.benchmarks.networks import LEARNING_RATE
 
 TITLE = "Keras fit, defaults"
+PACKAGES = ("tensorflow", "keras")
+
+allow_tf32 = tf.config.experimental.enable_tensor_float_32_execution
 
 
 class Plain(keras.Model):

@@ -5,6 +5,17 @@ import torch
 from tests.benchmarks.networks import BETA_1, BETA_2, EPSILON, LEARNING_RATE
 
 TITLE = "PyTorch eager"
+PACKAGES = ("torch",)
+
+on = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def device():
+    return torch.cuda.get_device_name() if on.type == "cuda" else "CPU"
+
+
+def allow_tf32(allow):
+    torch.set_float32_matmul_precision("high" if allow else "highest")
 
 
 def energy(weights, x):
@@ -16,10 +27,19 @@ def energy(weights, x):
 
 class Steps:
     def __init__(self, network, weights, x, batch):
-        self.x, self.batch, self.sigma = torch.from_numpy(x), batch, network.sigma
-        self.weights = [torch.tensor(w, requires_grad=True) for w in weights]
+        self.x, self.batch, self.sigma = (
+            torch.tensor(x, device=on),
+            batch,
+            network.sigma,
+        )
+        self.weights = [torch.tensor(w, device=on, requires_grad=True) for w in weights]
         self.optimizer = torch.optim.Adam(
-            self.weights, LEARNING_RATE, (BETA_1, BETA_2), EPSILON, fused=True
+            self.weights,
+            LEARNING_RATE,
+            (BETA_1, BETA_2),
+            EPSILON,
+            fused=True,
+            capturable=on.type == "cuda",
         )
 
     def set_gradients(self, x, nu):
@@ -34,13 +54,16 @@ class Steps:
 
     def loss_and_gradients(self, x, nu):
         self.optimizer.zero_grad()
-        loss = self.set_gradients(torch.from_numpy(x), torch.from_numpy(nu))
-        return loss, [w.grad for w in self.weights]
+        x, nu = torch.tensor(x, device=on), torch.tensor(nu, device=on)
+        loss = self.set_gradients(x, nu)
+        return loss.cpu(), [w.grad.cpu() for w in self.weights]
 
     def run(self, epochs):
         for _ in range(epochs):
-            for rows in torch.randperm(len(self.x)).view(-1, self.batch):
+            for rows in torch.randperm(len(self.x), device=on).view(-1, self.batch):
                 x = self.x[rows]
                 self.optimizer.zero_grad()
                 self.set_gradients(x, torch.randn_like(x))
                 self.optimizer.step()
+        if on.type == "cuda":
+            torch.cuda.synchronize()
