@@ -103,7 +103,7 @@ class TestFarAway:
         for method in ("energy", "score", "denoise", "experts"):
             if hasattr(model, method):
                 # Eager, without a trace for each.
-                answer = getattr(cls, method).tensor_function(model, x).numpy()
+                answer = getattr(cls, method).tensor_function(model, x, model.level(x)).numpy()
                 assert np.isfinite(answer).all()
 
 
@@ -117,9 +117,13 @@ class TestScales:
         x = np.float32(scale) * points
         nu = np.random.default_rng(1).normal(size=x.shape).astype("float32")
 
+        def eq_19(model, x, nu):
+            x, nu = tf.constant(x), tf.constant(nu)
+            return sigma**2 * model.objective(x, nu, tf.constant(sigma, x.dtype))
+
         def gradients(model, x, nu):
             with tf.GradientTape() as tape:
-                loss = tf.reduce_mean(model.objective(x, nu))
+                loss = tf.reduce_mean(eq_19(model, x, nu))
             return tape.gradient(loss, model.trainable_variables)
 
         # xi = x + sigma nu is rounded to float32, an error of |x| 2^-24 in the noise.
@@ -128,7 +132,7 @@ class TestScales:
         _, psi = oracle(model, x + wanted)
         wanted = ((wanted + sigma**2 * psi) ** 2).sum(1)
         tolerance = 1e-5 + 2 * rounding
-        np.testing.assert_allclose(model.objective(x, nu), wanted, tolerance)
+        np.testing.assert_allclose(eq_19(model, x, nu), wanted, tolerance)
         twin = like(model, deen.DEEN, "float64", 16)
         exact = gradients(twin, *(tf.cast(v, tf.float64) for v in (x, nu)))
         ours = gradients(model, tf.constant(x), tf.constant(nu))
@@ -158,7 +162,9 @@ class TestScales:
             model.build((None, d))
         model.compile(run_eagerly=True)
         model.fit(x, batch_size=3, verbose=0)
-        energy, score = oracle(model, x)
+        s = float(model.scale.numpy())
+        energy, score = oracle(model, (x - model.center.numpy()) / s)
+        score = score / s
         np.testing.assert_allclose(model.energy(x), energy, rtol=1e-4, atol=1e-4)
         scale = np.abs(score).max()
         np.testing.assert_allclose(model.score(x), score, atol=1e-4 * scale)
@@ -194,14 +200,15 @@ class TestPrecisions:
         if cls is deen.NoiseContrastive:
             model.adapt(points)
         exact = like(model, cls, "float64", 16)
-        x = tf.cast(points, model.compute_dtype)
+        x = tf.cast(points, model.variable_dtype)
         for method in ("energy", "score", "denoise", "experts"):
             if not hasattr(model, method):
                 continue
             function = getattr(cls, method).tensor_function
-            answer = function(model, x)
-            assert answer.dtype == model.compute_dtype
-            wanted = function(exact, tf.cast(x, tf.float64)).numpy()
+            answer = function(model, x, model.level(x))
+            assert answer.dtype == model.variable_dtype
+            x64 = tf.cast(x, tf.float64)
+            wanted = function(exact, x64, exact.level(x64)).numpy()
             # Sums over 16 numbers and three layers; the score of an autoencoder is a
             # difference of points over sigma^2.
             atol = 16 * ROUNDING[dtype] * np.abs(wanted).max()
