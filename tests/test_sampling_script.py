@@ -1,6 +1,5 @@
-"""What reproduce/sampling.py and walks.py say of chains."""
+"""The script on sampling: what it says of chains, in the plane and on images."""
 
-import importlib
 import json
 import os
 import pathlib
@@ -16,25 +15,19 @@ from scipy.spatial.distance import cdist
 import deen_tf as deen
 from deen_tf.sampling import langevin
 
-ROOT = pathlib.Path(__file__).parents[1]
+REPRODUCE = pathlib.Path(__file__).parents[1] / "reproduce"
+pytestmark = pytest.mark.filterwarnings("ignore::deen_tf.diagnostics.ChainsWarning")
 
 
-def script(name):
-    sys.path.insert(0, str(ROOT / "reproduce"))
+@pytest.fixture(scope="module")
+def script():
+    sys.path.insert(0, str(REPRODUCE))
     try:
-        return importlib.import_module(name)
+        import sampling as plane
+        import walks
     finally:
         sys.path.pop(0)
-
-
-@pytest.fixture(scope="module")
-def plane():
-    return script("sampling")
-
-
-@pytest.fixture(scope="module")
-def walks():
-    return script("walks")
+    return types.SimpleNamespace(plane=plane, walks=walks)
 
 
 class Recorder:
@@ -45,12 +38,12 @@ class Recorder:
     def __init__(self):
         self.values = {}
 
-    def record(self, of, values):
-        self.values |= {f"{of}/{name}": value for name, value in values.items()}
+    def record(self, prefix, values):
+        self.values |= {f"{prefix}/{name}": value for name, value in values.items()}
 
 
 @pytest.mark.parametrize("m", (0.0, 1.5))
-def test_energy_distance_of_shifted_normals(plane, m):
+def test_energy_distance_of_shifted_normals(script, m):
     """X - Y ~ N(m, 2), and E|N(m, 2)| = 2 / sqrt(pi) exp(-m^2 / 4) + m erf(m / 2)."""
     n = 1000
 
@@ -59,7 +52,9 @@ def test_energy_distance_of_shifted_normals(plane, m):
 
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(2, 30, n, 1))
-    found = [plane.Sample(a).energy_distance(b + m) for a, b in zip(x, y, strict=True)]
+    found = [
+        script.plane.Sample(a).energy_distance(b + m) for a, b in zip(x, y, strict=True)
+    ]
     # For equal laws too the mean is right: the pairs of a point with itself are left out.
     error = np.std(found) / np.sqrt(len(found))
     assert np.mean(found) == pytest.approx(2 * mean(m) - 2 * mean(0.0), abs=4 * error)
@@ -74,9 +69,9 @@ def test_energy_distance_of_shifted_normals(plane, m):
         deen.datasets.Rings(),
     ],
 )
-def test_the_fast_exact_density_is_the_laws_own(plane, law):
+def test_the_fast_exact_density_is_the_laws_own(script, law):
     x = law.sample_smoothed(300, 0.1, seed=3)
-    fast, own = plane.exact_density(law, 0.1), law.smoothed(0.1)
+    fast, own = script.plane.exact_density(law, 0.1), law.smoothed(0.1)
     psi = own.score(x)
     error = np.sum((fast.score(x) - psi) ** 2) / np.sum(psi**2)
     assert error < 1e-7
@@ -84,11 +79,11 @@ def test_the_fast_exact_density_is_the_laws_own(plane, law):
     np.testing.assert_allclose(fast.energy(x), own.energy(x), atol=0.01)
 
 
-def test_excess_energy_is_the_steps_error_and_adjustment_takes_it_away(plane):
+def test_excess_energy_is_the_steps_error_and_adjustment_takes_it_away(script):
     """N(0, s^2 I) settles at s^2 / (1 - h / 2 s^2): 1 / (1 - h / 2 s^2) - 1 nats."""
     law = deen.datasets.GaussianMixture.ring(modes=1, std=0.15)
     n, h, sigma = 2500, 0.01, 0.1
-    exact = plane.Exact(
+    exact = script.plane.Exact(
         law,
         types.SimpleNamespace(
             sigma=sigma, exact_points=1000, chains=n, null_samples=20
@@ -114,10 +109,10 @@ def test_excess_energy_is_the_steps_error_and_adjustment_takes_it_away(plane):
     assert exact.escaped(with_one_lost).sum() == 1
 
 
-def test_drawing_on_a_grid_is_from_exp_minus_the_energy(plane):
+def test_drawing_on_a_grid_is_from_exp_minus_the_energy(script):
     n = 40_000
     law = deen.datasets.GaussianMixture([[0.3, -0.2]], [[0.04, 0.02], [0.02, 0.09]])
-    x = plane.drawn_on_grid(law, (-2, 2), n, seed=0, cells=40)
+    x = script.plane.drawn_on_grid(law, (-2, 2), n, seed=0, cells=40)
     # Five standard errors. A cell of 0.1 adds 0.1^2 / 12 = 0.0008, within those of 0.003.
     assert x.mean(0) == pytest.approx([0.3, -0.2], abs=5 * 0.3 / np.sqrt(n))
     wanted = np.array([[0.04, 0.02], [0.02, 0.09]])
@@ -136,19 +131,21 @@ def images():
 class TestWalksOnImages:
     n, sigma = 20, 0.3
 
-    def report(self, walks, images, jumps):
+    def report(self, script, images, jumps):
         x, labels = images
         run = Recorder()
-        nearest = walks.Nearest(x[:300], labels[:300])
+        nearest = script.walks.Nearest(x[:300], labels[:300])
         start, others = x[300 : 300 + self.n], x[320:600]
-        report = walks.Report(run, nearest, start, others)
+        report = script.walks.Report(run, nearest, start, others)
         # An energy whose mean over noisy points is known, and no denoising at all.
         model = types.SimpleNamespace(
             sigma=self.sigma, energy=lambda x: (x**2).sum(1), denoise=np.asarray
         )
         rng = np.random.default_rng(1)
-        xi = {k: walks.noisy(start, self.sigma, rng) for k in ("digits", "noise")}
-        ideal = walks.noisy(others, self.sigma, rng)
+        xi = {
+            k: script.walks.noisy(start, self.sigma, rng) for k in ("digits", "noise")
+        }
+        ideal = script.walks.noisy(others, self.sigma, rng)
         walked = jumps(start, xi)
         chains = {
             "jumps": walked[None],
@@ -159,19 +156,19 @@ class TestWalksOnImages:
         shown = report("m", model, xi, chains, ideal)
         return run.values, shown
 
-    def test_nearest(self, walks, images):
+    def test_nearest(self, script, images):
         x, labels = images
-        distance, label, which = walks.Nearest(x, labels)(x[:50] + 0.1)
+        distance, label, which = script.walks.Nearest(x, labels)(x[:50] + 0.1)
         matrix = cdist(x[:50] + np.float32(0.1), x)
         np.testing.assert_array_equal(which, matrix.argmin(1))
         np.testing.assert_array_equal(label, labels[matrix.argmin(1)])
         np.testing.assert_allclose(distance, matrix.min(1), rtol=1e-5)
 
-    def test_chains_that_stay(self, walks, images):
+    def test_chains_that_stay(self, script, images):
         def stay(start, xi):
             return np.concatenate([xi["digits"], xi["noise"]])
 
-        values, shown = self.report(walks, images, stay)
+        values, shown = self.report(script, images, stay)
         for start, acceptance in (("digits", 0.25), ("noise", 0.75)):
             assert values[f"mnist/m/{start}/travelled"] == 0
             assert values[f"mnist/m/{start}/acceptance"] == acceptance
@@ -191,7 +188,7 @@ class TestWalksOnImages:
         assert found == pytest.approx(wanted, rel=0.05)
         assert shown["digits"]["jumps"].shape == (2, self.n, 784)
 
-    def test_chains_that_go_elsewhere(self, walks, images):
+    def test_chains_that_go_elsewhere(self, script, images):
         """Every second chain goes to the next class, or, from noise, far away."""
 
         def go(start, xi):
@@ -200,7 +197,7 @@ class TestWalksOnImages:
             noise[::2] += 5
             return np.concatenate([digits, noise])
 
-        values, _ = self.report(walks, images, go)
+        values, _ = self.report(script, images, go)
         assert values["mnist/m/digits/class_changed"] == pytest.approx(0.5)
         assert values["mnist/m/digits/escaped"] == 0
         assert values["mnist/m/noise/escaped"] == pytest.approx(0.5)
@@ -218,7 +215,7 @@ def test_quick_run_writes_the_contracts_files(part, tmp_path):
         pytest.skip("needs MNIST in DEEN_DATA")
     arguments = ["--quick", "--parts", part, "--out", "out"]
     done = subprocess.run(
-        [sys.executable, ROOT / "reproduce" / "sampling.py", *arguments],
+        [sys.executable, REPRODUCE / "sampling.py", *arguments],
         capture_output=True,
         text=True,
         cwd=tmp_path,
@@ -226,7 +223,7 @@ def test_quick_run_writes_the_contracts_files(part, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     stem = "sampling" if part == "plane" else "sampling-mnist"
-    names = {p.name for p in (tmp_path / "out").iterdir() if p.is_file()}
+    names = {p.name for p in (tmp_path / "out").iterdir()}
     assert names == {f"{stem}.png", f"{stem}.pdf", "sampling.json"}
     record = json.loads((tmp_path / "out" / "sampling.json").read_text())
     assert record["settings"]["quick"]
