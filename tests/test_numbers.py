@@ -103,7 +103,11 @@ class TestFarAway:
         for method in ("energy", "score", "denoise", "experts"):
             if hasattr(model, method):
                 # Eager, without a trace for each.
-                answer = getattr(cls, method).tensor_function(model, x, model.level(x)).numpy()
+                answer = (
+                    getattr(cls, method)
+                    .tensor_function(model, x, model.level(x))
+                    .numpy()
+                )
                 assert np.isfinite(answer).all()
 
 
