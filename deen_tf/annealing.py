@@ -95,7 +95,7 @@ class _Path:
 
     def explore(self, x, steps):
         """Return temperatures, (steps + 1,), and step sizes there, by a shorter run."""
-        even = np.linspace(0, 1, PILOT_STEPS + 1)
+        even = np.linspace(0, 1, min(PILOT_STEPS, steps) + 1)
         size, spreads, sizes = x.std() / x.shape[1] ** 0.25, [], []
         state = self._state(x)
         for beta in even:
