@@ -83,10 +83,11 @@ class Process:
         self._log.close()
 
     def _last_words(self):
-        if self._log.closed:
-            return ""
-        self._log.seek(0)
-        lines = [line.strip() for line in self._log if line.strip()]
+        try:
+            self._log.seek(0)
+            lines = [line.strip() for line in self._log if line.strip()]
+        except ValueError:  # closed while it was at work
+            return "it was ended"
         return " / ".join(lines[-3:])[-500:]
 
     def _signal(self, number):

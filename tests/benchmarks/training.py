@@ -8,8 +8,9 @@ of all of them alternate and, within one, nobody else is at work. Before it is t
 must give the loss and the gradients of the same weights, data and noise that float64 NumPy
 gives. Medians over the rounds; ratios are medians over the rounds of the ratio within one.
 
-Writes benchmark.json and benchmark.md. PyTorch and JAX are left out where they are missing:
-pip install -e '.[benchmark]' brings them.
+On a GPU, in full float32, without NumPy and the roofline. Writes benchmark.json and
+benchmark.md. PyTorch and JAX are left out where they are missing: pip install -e
+'.[benchmark]' brings them, and the JAX whose loops on a CPU are fast.
 """
 
 import argparse
@@ -32,6 +33,7 @@ IMPLEMENTATIONS = {  # module of tests.benchmarks.steps -> the library it needs
     "by_hand": "numpy",
     "roofline": "tensorflow",
 }
+ON_A_CPU = ("by_hand", "roofline")
 TITLES = {
     "deen_fit": "deen_tf fit",
     "keras_fit": "Keras fit, defaults",
@@ -57,12 +59,16 @@ def main():
     parser.add_argument("--implementations", nargs="+", choices=IMPLEMENTATIONS)
     options = parser.parse_args()
     start = time.perf_counter()
-    chosen = options.implementations or list(IMPLEMENTATIONS)
+    on_gpu = bool(report.gpus())
+    chosen = options.implementations or [
+        name for name in IMPLEMENTATIONS if not (on_gpu and name in ON_A_CPU)
+    ]
     names = [n for n in chosen if importlib.util.find_spec(IMPLEMENTATIONS[n])]
     result = {
         "quick": options.quick,
         "machine": report.machine(),
         "versions": report.versions(*VERSIONS),
+        "devices": {},
         "missing": [n for n in chosen if n not in names],
         "failures": {},
         "cases": [],
@@ -73,27 +79,33 @@ def main():
     networks = options.only or list(NETWORKS)
     with tqdm(desc="rounds", unit="turn") as progress:
         for network in networks:
-            batches = [
-                b
-                for b in NETWORKS[network].epoch
-                if options.batches is None or b in options.batches
-            ]
-            measure(network, batches, names, turn, repeats, progress, result)
+            of = NETWORKS[network]
+            epochs = {
+                batch: steps
+                for batch, steps in (of.gpu_epoch if on_gpu else of.epoch).items()
+                if options.batches is None or batch in options.batches
+            }
+            measure(network, epochs, names, turn, repeats, progress, result)
             result["seconds"] = time.perf_counter() - start
     text = markdown(result)
     report.write(options.out, "benchmark", result, text)
     print(text)
 
 
-def measure(network, batches, names, turn, repeats, progress, result):
-    """Add the cases of one network to the result."""
+def measure(network, steps_of, names, turn, repeats, progress, result):
+    """Add the cases of one network, batch -> steps of an epoch, to the result."""
     processes = {name: Process(name) for name in names}
     try:
-        for batch in batches:
+        for name, process in processes.items():
+            if name not in ON_A_CPU:
+                result["devices"][name] = process.call("about")["device"]
+        for batch, steps in steps_of.items():
             ready, rows = [], {}
             for name, process in processes.items():
                 try:
-                    rows[name] = process.call("prepare", network=network, batch=batch)
+                    rows[name] = process.call(
+                        "prepare", network=network, batch=batch, steps=steps
+                    )
                     ready.append(process)
                 except Failure as failure:
                     result["failures"][f"{name}, {network}, {batch}"] = str(failure)
@@ -103,7 +115,6 @@ def measure(network, batches, names, turn, repeats, progress, result):
                 seconds = process.call("run", epochs=1)
                 epochs[process.name] = max(1, round(turn / seconds))
             answers = rounds(ready, epochs, repeats, progress)
-            steps = NETWORKS[network].epoch[batch]
             for process in ready:
                 row = rows[process.name]
                 row["step"] = [
@@ -166,7 +177,8 @@ def markdown(result):
         data = f"{case['data bytes'] / 1e6:.0f}"
         memory.append([*name, data, *(megabytes(rows.get(n)) for n in steppers)])
     text = (
-        f"# Whole training steps\n\n{report.where(result)}\n\nMicroseconds a step, median "
+        f"# Whole training steps\n\n{report.where(result)}\n\n{devices(result)}Microseconds a "
+        "step, median "
         "over the rounds. Written by `python -m tests.benchmarks.training`, which says "
         "how.\n\n"
     )
@@ -189,6 +201,14 @@ def markdown(result):
     for name, reason in result["failures"].items():
         text += f"\n{name}: {reason}\n"
     return text
+
+
+def devices(result):
+    """Return where the libraries ran, if that is not the processor for all."""
+    where = {TITLES[name]: device for name, device in result["devices"].items()}
+    if set(where.values()) <= {"CPU"}:
+        return ""
+    return "; ".join(f"{name}: {device}" for name, device in where.items()) + ". "
 
 
 def microseconds(row):

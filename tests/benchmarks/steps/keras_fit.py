@@ -11,6 +11,10 @@ PACKAGES = ("tensorflow", "keras")
 allow_tf32 = tf.config.experimental.enable_tensor_float_32_execution
 
 
+def device():
+    return "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
+
+
 class Plain(keras.Model):
     def __init__(self, network):
         super().__init__()
