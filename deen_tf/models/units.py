@@ -101,7 +101,10 @@ class UnitModel(KerasMethods):
         return self.network.last
 
     def __setattr__(self, name, value):
-        if name in self.settings and name in self.__dict__:
+        fixed = name in self.settings and name in self.__dict__
+        if name in ("network", "noise", "levels"):
+            fixed = getattr(self, "built", False)
+        if fixed:
             raise AttributeError(
                 f"{name} is fixed when a {type(self).__name__} is made: make another one"
             )
