@@ -168,7 +168,8 @@ class FieldOfExperts(keras.layers.Layer):
         )  # as `windows` has it
         first = self.experts.hidden[0]
         w = rng.normal(size=(windows.shape[1], first.units))
-        w -= w.mean(0)
+        if len(w) > 1:
+            w -= w.mean(0)
         variance = (windows @ w).var(0) + sigma**2 * (w**2).sum(0)
         gain = gain or GAIN
         first.kernel.assign(w * (gain / np.sqrt(variance)))
