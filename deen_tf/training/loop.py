@@ -98,7 +98,7 @@ def fit(
             see(done.ravel())
             for row in (done := list(done)):
                 callbacks.on_epoch_begin(epoch)
-                losses = {"loss": float(row.mean())}
+                losses = {"loss": float(row.mean(dtype="float64"))}
                 callbacks.on_train_batch_end(steps.count - 1, losses)
                 epoch += 1
                 if row is not done[-1]:
@@ -106,7 +106,7 @@ def fit(
         else:
             callbacks.on_epoch_begin(epoch)
             total, done = 0.0, 0
-            for part in steps.epoch(_stride(callbacks, steps)):
+            for part in steps.epoch(*_stride(callbacks, steps)):
                 callbacks.on_train_batch_begin(done)
                 part = part()
                 see(part)
@@ -175,8 +175,11 @@ def _unwatched(callbacks):
 
 
 def _stride(callbacks, steps):
-    """Return after how many steps some callback looks at the model, if it does."""
-    base, stride = keras.callbacks.Callback, None
+    """Return after how many steps some callback looks at the model, and how many are done.
+
+    (None, 0) if none does; `save_freq` counts steps across the ends of epochs.
+    """
+    base, strides = keras.callbacks.Callback, []
     for c in callbacks.callbacks:
         hooks = ("on_train_batch_begin", "on_train_batch_end", "on_batch_end")
         if type(c) in _PASSIVE or not any(
@@ -186,10 +189,14 @@ def _stride(callbacks, steps):
             continue
         freq = getattr(c, "save_freq", 1)
         if isinstance(freq, int):
-            stride = freq if stride is None else math.gcd(stride, freq)
+            strides.append(freq)
+    stride = math.gcd(*strides) if strides else None
     if stride == 1 and steps.model.asked["steps"] != "auto":
-        return steps.model.asked["steps"]
-    return stride
+        return steps.model.asked["steps"], 0
+    if stride is None:
+        return None, 0
+    done = int(steps.model.optimizer.iterations.numpy()) - steps.first
+    return stride, done % stride
 
 
 class Steps:
@@ -276,15 +283,20 @@ class Steps:
             ).numpy()[:many],
         )
 
-    def epoch(self, stride=None):
-        """Give the parts of one epoch: functions that run some steps, and return losses."""
+    def epoch(self, stride=None, behind=0):
+        """Give the parts of one epoch: functions that run some steps, and return losses.
+
+        They end after every `stride` steps, of which `behind` were in the epoch before.
+        """
         alone = stride is None and self.model.asked["steps"] == "auto"
         if alone and not self.model.run_eagerly and self.count <= self._whole_epoch():
             yield lambda: self.epochs(1)[0]
             return
         done = 0
         while done < self.count:
-            steps = self._limit() if stride is None else min(stride, MOST_STEPS)
+            steps = self._limit()
+            if stride is not None:
+                steps = min(stride - (behind + done) % stride, MOST_STEPS)
             end = min(done + steps, self.count)
             yield lambda start=done, end=end: self.part(start, end)
             done = end
