@@ -43,11 +43,12 @@ def main():
     )
     parser.add_argument("--out", default="figures", metavar="DIR")
     parser.add_argument("--quick", action="store_true", help="fewer turns")
+    parser.add_argument("--implementations", nargs="+", choices=IMPLEMENTATIONS)
     options = parser.parse_args()
     names = [
         name
-        for name, (_, library) in IMPLEMENTATIONS.items()
-        if importlib.util.find_spec(library)
+        for name in options.implementations or IMPLEMENTATIONS
+        if importlib.util.find_spec(IMPLEMENTATIONS[name][1])
     ]
     result = {
         "quick": options.quick,
