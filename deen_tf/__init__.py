@@ -14,14 +14,18 @@ scikit-image or matplotlib is imported when it is first named.
 
 import importlib
 
-import keras
-
+BACKEND = (
+    "deen_tf needs Keras' TensorFlow backend, and Keras has been set to another ({}): set "
+    'KERAS_BACKEND=tensorflow, or "backend" in keras.json, before keras is imported'
+)
+try:
+    import keras
+except ModuleNotFoundError as error:
+    if error.name == "keras":
+        raise
+    raise ImportError(BACKEND.format(error)) from error
 if keras.backend.backend() != "tensorflow":
-    raise ImportError(
-        f"deen_tf needs Keras' TensorFlow backend, and Keras has been set to "
-        f'{keras.backend.backend()!r}: set KERAS_BACKEND=tensorflow, or "backend" in '
-        "keras.json, before keras is imported"
-    )
+    raise ImportError(BACKEND.format(keras.backend.backend()))
 
 from deen_tf import moved, networks
 from deen_tf.models.contrastive_divergence import ContrastiveDivergence

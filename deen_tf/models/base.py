@@ -32,6 +32,8 @@ from deen_tf.models.pointwise import as_tensor, pointwise
 from deen_tf.models.units import UnitModel
 from deen_tf.training import loop, noise, replicas, sources
 
+NOT_FINITE = "the stream must be finite"
+
 
 class ScoreModel(UnitModel):
     """Base of all models.
@@ -260,9 +262,17 @@ class ScoreModel(UnitModel):
             self._check_trainable()
             # Keras would reorder a PyDataset unasked, and warns of any other stream.
             how["shuffle"] = bool(shuffle) and isinstance(x, keras.utils.PyDataset)
-            return loop.fit_stream(
-                self, super().fit, stream, data, validation_data, how
-            )
+            try:
+                return loop.fit_stream(
+                    self, super().fit, stream, data, validation_data, how
+                )
+            except tf.errors.InvalidArgumentError as error:
+                if NOT_FINITE not in error.message:
+                    raise
+                raise ValueError(
+                    f"{NOT_FINITE}: there is NaN or infinity in the batch of iteration "
+                    f"{int(self.optimizer.iterations.numpy())}"
+                ) from None
         x = as_points(x, self.point_shape or ..., dtype=self.variable_dtype)
         check_resolution(x, self.sigma)
         x, validation_data = sources.validation(x, split, validation_data)
@@ -293,7 +303,7 @@ class ScoreModel(UnitModel):
         if y is not None:
             raise ValueError(f"{type(self).__name__} takes no y")
         if not sources.in_memory(x):
-            if not self.built:
+            if not self.built or x is None or isinstance(x, dict):
                 x, data = sources.peek(x)
                 self.see_shape(data.shape)
             return super().evaluate(x, batch_size=batch_size, **kwargs)
@@ -304,7 +314,8 @@ class ScoreModel(UnitModel):
 
     def train_step(self, data):
         """Descend once on a batch of a stream."""
-        self.loss_tracker.update_state(self.descend(self._points_of(data)))
+        x = tf.debugging.assert_all_finite(self._points_of(data), NOT_FINITE)
+        self.loss_tracker.update_state(self.descend(x))
         return self._logs()
 
     def test_step(self, data):

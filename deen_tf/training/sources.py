@@ -71,8 +71,8 @@ def peek(x):
 
 
 def _chain(first, rest):
-    yield from first
-    yield from rest
+    for batch in itertools.chain(first, rest):
+        yield batch if isinstance(batch, tuple) else (batch,)  # as Keras wants it
 
 
 def validation(x, split, data):
