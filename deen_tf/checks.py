@@ -165,9 +165,10 @@ def check_resolution(x, sigma):
         In the type in which they are used.
     sigma : float or ndarray, shape of a point
     """
-    largest = np.maximum(x.max(axis=0), -x.min(axis=0)).astype("float64")
-    if np.ndim(sigma) == 0:
-        largest = largest.max()
+    axis = (
+        None if np.ndim(sigma) == 0 else 0
+    )  # along rows of two it takes 50 times as long
+    largest = np.maximum(x.max(axis=axis), -x.min(axis=axis)).astype("float64")
     epsilon = 2.0**-7 if x.dtype.name == "bfloat16" else float(np.finfo(x.dtype).eps)
     with np.errstate(divide="ignore"):
         last_place = epsilon * 2.0 ** np.floor(np.log2(largest))

@@ -262,8 +262,10 @@ class TestPrecisions:
         for m in (model, mixture):
             m.build((None, 2))
             assert m.dtype_policy.name == policy
-            x = tf.cast(points[:, :2], m.compute_dtype)
-            assert type(m).energy.tensor_function(m, x).dtype == m.compute_dtype
+            x = tf.cast(points[:, :2], m.variable_dtype)
+            energy = type(m).energy.tensor_function(m, x, m.level(x))
+            assert energy.dtype == m.variable_dtype
+            assert m.network.compute_dtype == m.compute_dtype
 
     def test_floatx_alone_counts_too(self, points):
         before = keras.config.dtype_policy()
@@ -274,7 +276,8 @@ class TestPrecisions:
             model.compile(run_eagerly=True)
             model.fit(points, batch_size=20, verbose=0)
             assert {v.dtype for v in model.trainable_variables} == {"float64"}
-            energy, _ = oracle(model, points)
+            z = (points - model.center.numpy()) / model.scale.numpy()
+            energy, _ = oracle(model, z)
             np.testing.assert_allclose(model.energy(points), energy, rtol=1e-12)
         finally:
             keras.config.set_floatx("float32")
@@ -284,8 +287,11 @@ class TestPrecisions:
         """Points at 1e6, sigma = 1e-3: in float32 xi = x + sigma nu is x."""
         x, nu = 1e6 + points.astype("float64"), np.ones(points.shape)
         losses = [
-            float(
-                tf.reduce_mean(model.objective(*(tf.cast(v, dtype) for v in (x, nu))))
+            1e-6
+            * float(
+                tf.reduce_mean(
+                    model.objective(*(tf.cast(v, dtype) for v in (x, nu, 1e-3)))
+                )
             )
             for dtype in ("float32", "float64")
             for model in [model_of(deen.DEEN, dtype, sigma=1e-3)]
