@@ -1,8 +1,8 @@
 """Where a result comes from: commit, code, command, versions, device; and if it is fresh.
 
 A script depends on the files of this repository that it imports, and that they import.
-Their hashes stand in every <name>.json: a result is fresh as long as they are the same, and
-the command.
+Hashes of their code, without comments and docstrings, stand in every <name>.json: a result is
+fresh as long as they are the same, and the command.
 """
 
 import ast
@@ -17,6 +17,7 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 PACKAGES = ("tensorflow", "keras", "numpy", "scipy", "scikit-image", "h5py")
 
 # The committed runs; `all.py` makes them, in this order.
@@ -73,15 +74,21 @@ def modules(name):
 
 
 def hashes(*files):
-    """Return {path within the repository: hash} of all that the files depend on."""
+    """Return {path within the repository: hash of its code} of all that the files depend on."""
     return {
         file.relative_to(ROOT).as_posix(): digest(file.read_bytes())
         for file in sources(*files)
     }
 
 
-def digest(content):
-    return hashlib.sha256(content).hexdigest()[:16]
+@functools.cache
+def digest(source):
+    """Return a hash of Python code, without its comments and docstrings."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, DOCUMENTED) and ast.get_docstring(node) is not None:
+            del node.body[0]
+    return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()[:16]
 
 
 def versions():

@@ -203,6 +203,7 @@ def test_what_is_fresh(tmp_path, monkeypatch):
     assert provenance.why_stale(record, command_ + " --data DIR") == ""
     assert "--seeds 3" in provenance.why_stale(record, command_ + " --long 5")
     (tmp_path / "other.py").write_text("changed\n")
+    (tmp_path / "deep" / "b.py").write_text('"""Words."""\n\n1  # more of them\n')
     assert provenance.why_stale(record, command_) == ""
     (tmp_path / "deep" / "b.py").write_text("2\n")
     assert provenance.why_stale(record, command_) == "deep/b.py has changed"
