@@ -131,6 +131,12 @@ class MixtureOfDEENs(DEEN):
         self._own_network = True
         self.networks = len(network.members)
 
+    def _load_0_1(self, store):
+        raise ValueError(
+            "a mixture of DEENs written by deen_tf 0.1 has its weights in another order: "
+            "train it anew, or use it with deen_tf 0.1"
+        )
+
 
 def average(hidden_units, count, seed=0, dtype=None):
     """Return the average of some MLPs; the first begins as a single one of this seed does."""

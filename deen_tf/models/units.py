@@ -18,6 +18,7 @@ from deen_tf.models.keras_methods import KerasMethods
 from deen_tf.networks.levels import Levels
 from deen_tf.training import loop, scaling
 
+UNITS = 4  # weights of a model itself: noise_level, center, scale, profile
 START = 20_000  # points that a network's first weights are drawn to suit
 
 
@@ -128,6 +129,24 @@ class UnitModel(KerasMethods):
             )
             config = config | {"network": network}
         return cls(**config)
+
+    def load_own_variables(self, store):
+        """Read the model's own weights; a file of 0.1 has none for units, there z = x."""
+        own = self._trainable_variables + self._non_trainable_variables
+        if len(store.keys()) != len(own) - UNITS:
+            return super().load_own_variables(store)
+        self._load_0_1(store)
+        self.scale.assign(1.0)
+        # Its optimizer's moments are of another objective, sigma^2 times this one.
+        self.compiled, self.optimizer = False, None
+        loop.log.warning(
+            "%s was written by deen_tf 0.1, without units; compile() it to train it on",
+            self.name,
+        )
+
+    def _load_0_1(self, store):
+        for name in store.keys():  # noqa: SIM118 (no iterator)
+            self._trainable_variables[int(name)].assign(store[name])
 
     # ---- points and units ------------------------------------------------------------
 
