@@ -48,6 +48,78 @@ def test_it_starts_at_the_normalised_density_of_a_gaussian(gaussian, sigma):
     assert np.exp(-model.energy(points, sigma)).shape == (50,)
 
 
+@pytest.fixture(scope="module", params=["rows", "images"])
+def correlated(request):
+    """Adapted models with the data's whole covariance; their network is not silent."""
+    rng = np.random.default_rng(3)
+    mix = rng.normal(size=(36, 36)) * np.linspace(0.1, 2, 36)
+    x = 3 + rng.normal(size=(20_000, 36)) @ mix.T
+    x = x.reshape(-1, 6, 6, 1) if request.param == "images" else x
+    network = deen.networks.ConvNet((4, 5, 6), units=7, dtype="float64")
+    network = Levels(network, "full", dtype="float64")
+    model = deen.DEEN(network=network, sigma=(0.1, 30.0), dtype="float64")
+    model.adapt(x)
+    return model, x
+
+
+@pytest.mark.parametrize("sigma", [0.1, 1.0, 30.0])
+def test_the_whole_covariance_starts_at_the_wiener_filter(correlated, sigma):
+    model, x = correlated
+    assert isinstance(model.network, Levels)  # not wrapped again
+    law = deen.laws.Gaussian.fit(x.reshape(len(x), -1))
+    points, rows = x[:20], x[:20].reshape(20, -1)
+    np.testing.assert_allclose(
+        model.log_density(points, sigma), -law.energy(rows, sigma), rtol=1e-9
+    )
+    np.testing.assert_allclose(
+        model.denoise(points, sigma).reshape(20, -1),
+        law.denoise(rows, sigma),
+        rtol=1e-8,
+    )
+    each = np.linspace(0.1, 30, 20)  # a level for each point
+    np.testing.assert_allclose(
+        model.score(points, each).reshape(20, -1), law.score(rows, each), rtol=1e-8
+    )
+
+
+def test_what_is_not_gaussian_is_saved_and_exported(correlated, tmp_path):
+    model, x = correlated
+    silent, points = model.energy(x[:7], 1.0), x[:7]
+    weights = model.network.network.weights_of_experts
+    weights.assign(np.random.default_rng(0).normal(size=weights.shape))
+    level = np.linspace(0.2, 5, 7)
+    assert np.abs(model.energy(points, 1.0) - silent).min() > 0.1
+    model.save(tmp_path / "full.keras")
+    again = keras.saving.load_model(tmp_path / "full.keras")
+    assert again.network.covariance == "full"
+    np.testing.assert_array_equal(
+        again.score(points, level), model.score(points, level)
+    )
+    model.export(tmp_path / "served")
+    served = tf.saved_model.load(str(tmp_path / "served")).signatures["denoise"]
+    answer = served(x=tf.constant(points), sigma=tf.constant(level))["denoise"]
+    np.testing.assert_allclose(answer, model.denoise(points, level), rtol=1e-9)
+    # The slope in log sigma that the objective regresses is the one of finite differences.
+    h = 1e-5
+    nu = np.random.default_rng(1).normal(size=points.shape)
+    z = model.to_network(points)
+    sigma = model.level_at(tf.constant(level))
+    xi = z + sigma * nu
+    up, down = (model.energy_at(xi, sigma * np.exp(e)).numpy() for e in (h, -h))
+    excess = (up - down) / (2 * h) - (36 - (nu**2).reshape(7, -1).sum(1))
+    score = model.score_at(xi, sigma).numpy()
+    wanted = ((nu + sigma.numpy() * score) ** 2).reshape(7, -1).sum(1)
+    wanted += excess**2 / (4 * 36)
+    got = model.objective(z, tf.constant(nu), sigma).numpy()
+    np.testing.assert_allclose(got, wanted, rtol=1e-6)
+    weights.assign(np.zeros(weights.shape))
+
+
+def test_there_are_two_covariances():
+    with pytest.raises(ValueError, match="covariance must be one of"):
+        Levels(keras.layers.Dense(3), "diagonal")
+
+
 def test_log_density_is_one_of_the_datas_units():
     x = np.random.default_rng(0).normal(size=(5000, 2))
     b = np.array([7.0, -3.0])

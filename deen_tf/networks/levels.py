@@ -1,16 +1,23 @@
 """An energy of x and sigma: any network, in units in which it can work at all noise levels.
 
-    E(x, sigma) = |x - m|^2 / 2 v + d / 2 log(2 pi v)  +  fade(sigma) g network(z, t),
+    E(x, sigma) = (x - m)^T (C + sigma^2 I)^-1 (x - m) / 2  +  log det 2 pi (C + sigma^2 I) / 2
+                  +  fade(sigma) g network(z, t),
 
-    v = s^2 + sigma^2,    z = (x - m) / sqrt(v),    fade = min(1, s / sigma),
+    z = (x - m) / sqrt(s^2 + sigma^2),    fade = min(1, s / sigma),
 
-s^2 the mean variance of the data. Noisy data xi = x + sigma nu have variance v, so that z is
-of order one at every level; the level itself the network is told by three numbers of order
-one, t = (u, tanh 2u, exp(-4 u^2)) with u = log(sigma / s) / 4, as further coordinates of a
-row, or further channels of an image: every network takes them. The rest is the energy of the
-Gaussian N(m, v I), NORMALISED: where sigma is much larger than s the smoothed density is that
+s^2 the mean variance of the data. Noisy data xi = x + sigma nu have variance s^2 + sigma^2, so
+that z is of order one at every level; the level itself the network is told by three numbers of
+order one, t = (u, tanh 2u, exp(-4 u^2)) with u = log(sigma / s) / 4. A network whose call has
+an argument `level` gets them there, (n, 3); any other as further coordinates of a row, or
+further channels of an image: every network takes them. The rest is the energy of the Gaussian
+N(m, C + sigma^2 I), NORMALISED: where sigma is much larger than s the smoothed density is that
 Gaussian, the network's part fades, and the constant that an energy is otherwise free by is
 known there. It begins at zero, see `networks.WithGaussian`.
+
+C is s^2 I ("isotropic"), or the data's whole covariance ("full"), in whose principal axes the
+matrix is diagonal at every level. That begins at the Wiener filter at all of them and leaves
+the network what is not Gaussian: better for points whose coordinates go together, such as
+images. It costs two products with a (d, d) matrix a point.
 """
 
 import keras
@@ -18,6 +25,9 @@ import numpy as np
 import tensorflow as tf
 
 from deen_tf.networks.with_gaussian import UNIT, begin_silent
+from deen_tf.training.start import principal_axes
+
+COVARIANCES = ("isotropic", "full")
 
 
 @keras.saving.register_keras_serializable(package="deen_tf.networks")
@@ -27,16 +37,24 @@ class Levels(keras.layers.Layer):
     Parameters
     ----------
     network : keras layer
-        Maps rows (n, d + 3), or images (n, height, width, channels + 3), to experts.
+        Maps rows (n, d + 3), or images (n, height, width, channels + 3), to experts; or,
+        with the call (x, level), points of the data's shape and levels (n, 3).
+    covariance : "isotropic" or "full"
+        Of the Gaussian.
     """
 
-    def __init__(self, network, **kwargs):
+    def __init__(self, network, covariance="isotropic", **kwargs):
         super().__init__(**kwargs)
-        self.network = network
+        if covariance not in COVARIANCES:
+            raise ValueError(
+                f"covariance must be one of {COVARIANCES}, got {covariance!r}"
+            )
+        self.network, self.covariance = network, covariance
 
     def get_config(self):
         network = keras.saving.serialize_keras_object(self.network)
-        return super().get_config() | {"network": network}
+        more = {"network": network, "covariance": self.covariance}
+        return super().get_config() | more
 
     @classmethod
     def from_config(cls, config):
@@ -48,20 +66,30 @@ class Levels(keras.layers.Layer):
         return getattr(self.network, "center", None)
 
     def build(self, input_shape):
-        self.mean = self.add_weight(
-            name="mean", shape=input_shape[1:], trainable=False, initializer="zeros"
-        )
+        constant = {"trainable": False, "initializer": "zeros"}
+        self.mean = self.add_weight(name="mean", shape=input_shape[1:], **constant)
         self.variance = self.add_weight(
             name="variance", shape=(), trainable=False, initializer="ones"
         )
+        if self.covariance == "full":
+            d = int(np.prod(input_shape[1:]))
+            self.axes = self.add_weight(name="axes", shape=(d, d), **constant)
+            self.variances = self.add_weight(name="variances", shape=(d,), **constant)
+            self.axes.assign(np.eye(d))
+            self.variances.assign(np.ones(d))
         self.gate = self.add_weight(name="gate", shape=(), initializer="ones")
         self.gate.assign(UNIT)
+        self._told_apart = "level" in self.network._call_signature.parameters
         self.built = True
 
     def start(self, x, sigma, gain, rng):
         mean = x.mean(0)
         self.mean.assign(mean)
         self.variance.assign(np.mean(np.square(x - mean)))
+        if self.covariance == "full":
+            _, variances, axes = principal_axes(x.reshape(len(x), -1))
+            self.axes.assign(axes)
+            self.variances.assign(variances)
         begin_silent(self.network, self.gate)
 
     def call(self, x, sigma, training=False):
@@ -69,16 +97,33 @@ class Levels(keras.layers.Layer):
         s2 = tf.cast(self.variance, x.dtype)
         v = s2 + tf.square(sigma)  # () or (n, 1, ..., 1)
         z = x / tf.sqrt(v)
-        axes = list(range(1, len(x.shape)))
-        u = tf.math.log(sigma / tf.sqrt(s2)) / 4
-        t = tf.stack([u, tf.tanh(2 * u), tf.exp(-tf.square(2 * u))], axis=-1)
-        t = tf.reshape(t, (-1, *[1] * (len(axes) - 1), 3))
-        t = tf.broadcast_to(t, tf.concat([tf.shape(x)[:-1], [3]], 0))
-        experts = self.network(tf.concat([z, t], axis=-1), training=training)
-        experts = tf.reshape(experts, (tf.shape(x)[0], -1))  # (n, k)
+        experts = self._experts(z, tf.math.log(sigma / tf.sqrt(s2)) / 4, training)
         fade = tf.minimum(tf.ones_like(v), tf.sqrt(s2) / sigma)
         fade = tf.reshape(fade, (-1, 1)) * tf.cast(self.gate, x.dtype) / UNIT
-        d = np.prod(x.shape[1:])
-        gaussian = tf.reduce_sum(tf.square(z), axis=axes) / 2
-        gaussian += d / 2 * tf.math.log(2 * np.pi * tf.reshape(v, (-1,)))
+        gaussian = self._gaussian(x, z, v, sigma)
         return tf.concat([fade * experts, gaussian[:, None]], axis=1)
+
+    def _experts(self, z, u, training):
+        """Return what the network puts out, (n, k), told the level."""
+        n = tf.shape(z)[0]
+        t = tf.stack([u, tf.tanh(2 * u), tf.exp(-tf.square(2 * u))], axis=-1)
+        if self._told_apart:
+            t = tf.broadcast_to(tf.reshape(t, (-1, 3)), (n, 3))
+            experts = self.network(z, level=t, training=training)
+        else:
+            t = tf.reshape(t, (-1, *[1] * (len(z.shape) - 2), 3))
+            t = tf.broadcast_to(t, tf.concat([tf.shape(z)[:-1], [3]], 0))
+            experts = self.network(tf.concat([z, t], axis=-1), training=training)
+        return tf.reshape(experts, (n, -1))
+
+    def _gaussian(self, x, z, v, sigma):
+        """Return -log N(x; 0, C + sigma^2 I), (n,), of centred points."""
+        d = np.prod(x.shape[1:])
+        if self.covariance == "isotropic":
+            squares = tf.reduce_sum(tf.square(z), axis=list(range(1, len(x.shape))))
+            return squares / 2 + d / 2 * tf.math.log(2 * np.pi * tf.reshape(v, (-1,)))
+        power = tf.reshape(tf.square(sigma), (-1, 1))  # (1, 1) or (n, 1)
+        variances = tf.cast(self.variances, x.dtype) + power
+        u = tf.reshape(x, (-1, d)) @ tf.cast(self.axes, x.dtype)
+        log_det = tf.reduce_sum(tf.math.log(2 * np.pi * variances), axis=1)
+        return (tf.reduce_sum(tf.square(u) / variances, axis=1) + log_det) / 2

@@ -438,9 +438,9 @@ def with_xla(model, x):
 
 def _is_ours(network):
     parts = [*getattr(network, "members", []), getattr(network, "network", None)]
-    return type(network).__module__.startswith("deen_tf.") and all(
-        _is_ours(part) for part in parts if part is not None
-    )
+    ours = type(network).__module__.startswith("deen_tf.")
+    convolves = hasattr(network, "convolutions")  # a library's are faster on a CPU
+    return ours and not convolves and all(_is_ours(p) for p in parts if p is not None)
 
 
 def _faster_with_xla(model, x):
