@@ -27,7 +27,7 @@ except ModuleNotFoundError as error:
 if keras.backend.backend() != "tensorflow":
     raise ImportError(BACKEND.format(keras.backend.backend()))
 
-from deen_tf import moved, networks
+from deen_tf import moved, networks, presets
 from deen_tf.models.contrastive_divergence import ContrastiveDivergence
 from deen_tf.models.deen import DEEN, FieldOfExperts, MixtureOfDEENs
 from deen_tf.models.energy import EnergyModel
@@ -62,6 +62,7 @@ __all__ = [
     "networks",
     "parzen",
     "plotting",
+    "presets",
     "sampling",
 ]
 

@@ -82,8 +82,8 @@ class Run:
         self._arrays, self._used, self._lock = {}, set(), contextlib.ExitStack()
         self._lock.enter_context(lock(self.out))
         script = pathlib.Path(file).resolve()
-        self._origin = {"script": script.relative_to(ROOT).as_posix()}
-        self._origin |= {"command": args.command} | origin(script)
+        self.origin = {"script": script.relative_to(ROOT).as_posix()}
+        self.origin |= {"command": args.command} | origin(script)
         self._started = time.perf_counter()
 
     def path(self, *parts):
@@ -283,7 +283,7 @@ class Run:
             "quick": self.quick,
             "seeds": list(self.seeds),
         }
-        record = self._origin | {
+        record = self.origin | {
             "settings": settings,
             "data": self.data,
             "seconds": {

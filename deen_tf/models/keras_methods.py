@@ -8,6 +8,7 @@ import os
 import keras
 import tensorflow as tf
 
+from deen_tf import presets
 from deen_tf.atomic import replacing
 from deen_tf.checks import as_points
 from deen_tf.models import export
@@ -93,6 +94,26 @@ class KerasMethods(keras.Model):
         # which does not exist where they differ in length.
         if not self.built:
             super()._maybe_symbolic_build(iterator, data_batch)
+
+    # ---- trained models that come with the package -----------------------------------
+
+    presets = presets.Presets()
+
+    @classmethod
+    def from_preset(cls, name):
+        """Return a trained model that comes with the package: see `deen_tf.presets`.
+
+        Parameters
+        ----------
+        name : str
+            One of `presets`, which is {name: card}.
+
+        Raises
+        ------
+        ValueError
+            If there is no such preset, or it is of a class that this one does not include.
+        """
+        return presets.load(name, cls)
 
     # ---- saving ----------------------------------------------------------------------
 
