@@ -25,7 +25,13 @@ sigma^2 psi(xi) (Eq. 11). Walk and jump are apart: a jump's result is never walk
 
 Annealed Langevin (Song and Ermon 2019, Algorithm 1): down a list of noise levels, at each some
 steps on the density smoothed by it, h = c sigma^2. Their alpha_i = eps sigma_i^2 / sigma_L^2 is
-2 h. The widest levels mix, and each is a warm start for the next.
+2 h. The widest levels mix, and each is a warm start for the next. Between two of them a chain
+stays where it is, or takes the ancestral step (Ho et al. 2020; Song et al. 2021, predictor and
+corrector)
+
+    x' = x + (sigma^2 - sigma'^2) psi(x) + sigma' (1 - sigma'^2 / sigma^2)^(1/2) nu,
+
+a draw of the level below, given x and that x_hat(x) is the clean point.
 
 Step found in a warm-up, where none is given: dual averaging of log e (Hoffman and Gelman 2014,
 Sec. 3.2, with their constants, as in Stan), of a rate averaged over all chains: of acceptance,
@@ -184,7 +190,7 @@ def walk_jump(
 
 def annealed_langevin(
     model, x, sigmas, steps_per_level, *, ratio=0.1, seed=0, adjusted=False, kept=1,
-    denoise=True,
+    denoise=True, ancestral=False,
 ):  # fmt: skip
     """Run Langevin chains down a list of noise levels, from noise to data.
 
@@ -208,6 +214,10 @@ def annealed_langevin(
         At how many levels, evenly spaced, the states are returned; divides their number.
     denoise : bool
         End with the single step x + sigma^2 psi(x) at the last level (Eq. 11).
+    ancestral : bool
+        Go from level to level by what it would be if the denoised point were the clean one,
+        instead of staying where the chain is: levels may then be few and far apart. The
+        score is known there: it costs none.
 
     Returns
     -------
@@ -242,7 +252,10 @@ def annealed_langevin(
     method = "mala" if adjusted else "langevin"
     walk = Walk(model, x, method, seed, sigma=sigmas[0], smoothed=model.smoothed)
     states, acceptance = [], 0
+    rng = np.random.default_rng([seed, len(x)])
     for i, sigma in enumerate(sigmas, 1):
+        if ancestral and i > 1:
+            walk.descend(sigmas[i - 2], sigma, rng)
         walk.settle(ratio * sigma**2, sigma)
         walk.go(steps)
         acceptance += walk.state.accepted.numpy() / (steps * len(sigmas))

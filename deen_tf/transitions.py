@@ -115,6 +115,14 @@ class Walk:
             energy, psi = self.evaluate(self.state.x, self.level)
             self.state = self.state._replace(energy=energy, psi=psi)
 
+    def descend(self, sigma, below, rng):
+        """Take the ancestral step from a noise level to the one below."""
+        x, psi = self.state.x.numpy(), self.state.psi.numpy()
+        nu = rng.standard_normal(x.shape)
+        x = x + (sigma**2 - below**2) * psi
+        x += below * (1 - (below / sigma) ** 2) ** 0.5 * nu
+        self.state = self.state._replace(x=tf.constant(x, self.dtype))
+
     def find_step(self, warmup):
         """Go through a warm-up, and settle on the step that it finds."""
         square = np.mean(np.square(self.state.psi.numpy(), dtype="float64"))

@@ -544,6 +544,28 @@ def test_a_convolutional_model_walks_and_jumps():
 # ---- down the noise levels -----------------------------------------------------------
 
 
+def test_an_ancestral_step_is_exact_where_the_clean_point_is_known():
+    # Of data at one point the clean point is known from any level: one step from 3 to 0.5
+    # leaves noise of 0.5 about it, where without the chains would still be at 3.
+    law = deen.laws.Gaussian(np.full(4, 2.0), 1e-12 * np.eye(4))
+    x = 2 + 3 * np.random.default_rng(0).normal(size=(5000, 4))
+    settings = {"ratio": 1e-9, "denoise": False, "seed": 1}
+    for ancestral, wanted in ((True, 0.5), (False, 3.0)):
+        end = annealed_langevin(law, x, [3.0, 0.5], 1, ancestral=ancestral, **settings)
+        z = (end.states[-1] - 2) / wanted
+        # Means and standard deviations of 5000 are known to 0.014 and 0.01.
+        assert np.abs(z.mean(0)).max() < 0.06
+        assert np.abs(z.std(0) - 1).max() < 0.04
+    # and of a Gaussian as wide as the noise, from the law of the level above: from 1.5 to 1
+    law = deen.laws.Gaussian(np.zeros(1), np.eye(1))
+    x = np.sqrt(1 + 1.5**2) * np.random.default_rng(2).normal(size=(20_000, 1))
+    settings |= {"ancestral": True}
+    end = annealed_langevin(law, x, [1.5, 1.0], 1, **settings).states[-1]
+    # x' = x (1 - 1.25 / 3.25) + sqrt(1.25) / 1.5 nu
+    wanted = 3.25 * (2 / 3.25) ** 2 + 1.25 / 1.5**2
+    assert abs(end.var() / wanted - 1) < 0.04  # known to 0.01
+
+
 class TestAnnealed:
     @pytest.mark.parametrize("cls", ("law", "tensors"))
     def test_white_noise_finds_the_mass_of_every_mode(self, cls):
