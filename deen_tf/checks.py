@@ -98,14 +98,20 @@ def as_numbers(x, name="x"):
 
 
 def check_shape(got, shape, name="x"):
-    """Raise ValueError if (n, ...) = `got` is no shape of points of the given shape."""
+    """Raise ValueError if (n, ...) = `got` is no shape of points of the given shape.
+
+    None in `shape` is a side of any length.
+    """
     if shape is ...:
         good, wanted = len(got) >= 2 and 0 not in got[1:], "(n, d) or (n, ...)"
     elif shape is None:
         good, wanted = len(got) == 2 and got[1] != 0, "(n, d)"
     else:
         shape = (shape,) if isinstance(shape, numbers.Integral) else tuple(shape)
-        good, wanted = tuple(got[1:]) == shape, f"(n, {', '.join(map(str, shape))})"
+        sides = ("any" if side is None else str(side) for side in shape)
+        good, wanted = len(got) == 1 + len(shape), f"(n, {', '.join(sides)})"
+        pairs = zip(got[1:], shape, strict=False)
+        good &= all(a == b if b is not None else a != 0 for a, b in pairs)
     if not good:
         raise ValueError(f"{name} must have shape {wanted}, got {tuple(got)}")
 

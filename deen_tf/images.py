@@ -1,6 +1,10 @@
-"""Whole photographs, denoised by a model of patches.
+"""Whole photographs, denoised by a model of photographs or of patches.
 
-Every patch P_k xi of the noisy photograph xi = x + s nu is denoised on its own, in the
+An energy of images of any size (`networks.DeepField`) has one gradient for the whole picture:
+Eq. 11 at once. Because what it says of a pixel depends on those within `network.reach` alone,
+a large photograph is cut into tiles that overlap by so much, with the very same answer.
+
+By a model of patches every patch P_k xi of the noisy photograph xi = x + s nu is denoised on its own, in the
 units in which its noise has the model's level sigma, and a pixel becomes the average of
 what the patches that cover it say (the average of shifted denoisings):
 
@@ -13,8 +17,8 @@ overlap (a smaller stride) never costs accuracy, only time.
 The model sees patches without their mean, as it does in training on `remove_mean` patches;
 its noise level then means s = sigma times the scale they were divided by. Another s shows it
 patches of another contrast than it learned from. Colours are denoised one by one by a model
-of grayscale patches (what they have in common is not used), together by a model of patches
-(height, width, 3); each has a mean of its own.
+of grayscale (what they have in common is not used), together by a model of images (height,
+width, 3); each has a mean of its own.
 """
 
 import numpy as np
@@ -22,16 +26,19 @@ import numpy as np
 from deen_tf.checks import as_points, image_shape, positive, whole
 
 
-def denoise_image(model, image, noise_level=None, stride=4, shape=None, progress=False):
-    """Denoise a photograph by overlapping patches.
+def denoise_image(
+    model, image, noise_level=None, stride=4, shape=None, progress=False, tile=512
+):
+    """Denoise a photograph: by one gradient, or by overlapping patches.
 
-    A photograph of any size: beside the noisy and the denoised one, memory holds only the
-    patches of one row of places.
+    A photograph of any size: beside the noisy and the denoised one, memory holds only one
+    tile, or the patches of one row of places.
 
     Parameters
     ----------
     model : any object with `sigma` and `denoise`
-        Of patches, as images (n, height, width[, channels]) or as rows (n, d).
+        Of images of any size (point_shape (None, None, channels)), or of patches, as images
+        (n, height, width[, channels]) or as rows (n, d).
     image : array_like, shape (height, width) or (height, width, channels)
         The noisy photograph, in any units; white noise. One or three channels, or as many as
         the model's patches have.
@@ -39,12 +46,15 @@ def denoise_image(model, image, noise_level=None, stride=4, shape=None, progress
         Standard deviation s of its noise, in its units; by default the model's sigma. A model
         of several noise levels is used at this one, in the units it was trained in.
     stride : int
-        Pixels from one patch to the next, down and across; 1 for all patches, at most the
+        Of a model of patches. Pixels from one patch to the next, down and across; 1 for all patches, at most the
         side of a patch.
     shape : pair of int, optional
         (height, width) of a patch, for a model of rows; by default square.
     progress : bool
         Show a progress bar, where standard error is a terminal.
+    tile : int
+        Of a model of images of any size. Side of the parts, without their overlap, that are
+        denoised one after the other; it decides time and memory, not the answer.
 
     Returns
     -------
@@ -57,16 +67,23 @@ def denoise_image(model, image, noise_level=None, stride=4, shape=None, progress
         leaves pixels that no patch covers; or the model cannot denoise, its sigma differs
         from pixel to pixel, or its points are not of the shape, or of a square if none is given.
     """
-    from tqdm.auto import tqdm
-
     if not (hasattr(model, "sigma") and hasattr(model, "denoise")):
         raise TypeError(f"model must have sigma and denoise, got {model!r}")
+    network = getattr(model, "network", None)
     if getattr(model, "several_levels", False):
         if noise_level is None:
             raise ValueError("noise_level must be given to a model of several")
         model = model.smoothed(noise_level)
     image = as_points(image, ..., "image")
-    (height, width, together), point = _patch_shape(model, shape)
+    point = getattr(model, "point_shape", None) or ()
+    any_size = len(point) == 3 and None in point
+    if any_size:
+        if shape is not None:
+            raise ValueError("shape is for a model of patches given as rows")
+        least = getattr(network, "any_size", 1)
+        height, width, together = least, least, point[2]
+    else:
+        (height, width, together), point = _patch_shape(model, shape)
     planes = image[..., None] if image.ndim == 2 else image
     if planes.ndim != 3 or planes.shape[2] not in (
         (1, 3) if together == 1 else (together,)
@@ -79,8 +96,8 @@ def denoise_image(model, image, noise_level=None, stride=4, shape=None, progress
         raise ValueError(
             f"image must be at least one patch of {height} x {width}, got {image.shape}"
         )
-    stride = whole(stride, "stride")
-    if stride > min(height, width):
+    stride, tile = whole(stride, "stride"), whole(tile, "tile")
+    if not any_size and stride > min(height, width):
         raise ValueError(
             f"stride must be at most {min(height, width)}, the side of a patch, or pixels "
             f"stay uncovered; got {stride}"
@@ -91,16 +108,26 @@ def denoise_image(model, image, noise_level=None, stride=4, shape=None, progress
     level = sigma.item() if noise_level is None else noise_level
     scale = positive(level, "noise_level", dtype="float32") / sigma.item()
 
-    def denoise(xi):  # (n, height, width, channels)
-        mean = xi.mean((1, 2), keepdims=True)
-        z = ((xi - mean) / scale).reshape(-1, *point)
+    def denoise(xi, mean=None):  # (n, height, width, channels)
+        mean = xi.mean((1, 2), keepdims=True) if mean is None else mean
+        z = ((xi - mean) / scale).reshape(-1, *(xi.shape[1:] if any_size else point))
         return mean + scale * np.asarray(model.denoise(z)).reshape(xi.shape)
 
     answer = np.empty_like(planes)
     firsts = range(0, planes.shape[2], together)
+    if any_size:
+        parts = list(_tiles(planes.shape, network, tile))
+        with _bar("tiles", len(firsts) * len(parts), progress) as bar:
+            for first in firsts:
+                plane = np.s_[..., first : first + together]
+                mean = planes[plane].mean((0, 1), dtype="float64").astype("float32")
+                for place, seen, inside in parts:
+                    x_hat = denoise(planes[plane][seen][None], mean)[0]
+                    answer[plane][place] = x_hat[inside]
+                    bar.update()
+        return answer.reshape(image.shape)
     total = len(firsts) * len(_places(planes.shape[0], height, stride))
-    off = None if progress else True  # None: where nobody watches
-    with tqdm(desc="rows of patches", total=total, disable=off, leave=False) as bar:
+    with _bar("rows of patches", total, progress) as bar:
         for first in firsts:
             part = np.s_[..., first : first + together]
             bands = _bands(denoise, planes[part], (height, width), stride)
@@ -108,6 +135,39 @@ def denoise_image(model, image, noise_level=None, stride=4, shape=None, progress
                 answer[part][top : top + len(band)] = band
                 bar.update()
     return answer.reshape(image.shape)
+
+
+def _bar(what, total, progress):
+    from tqdm.auto import tqdm
+
+    off = None if progress else True  # None: where nobody watches
+    return tqdm(desc=what, total=total, disable=off, leave=False)
+
+
+def _tiles(shape, network, tile):
+    """Yield for every tile (its place, what the model sees, where it lies in that).
+
+    Tiles begin at multiples of the network's stride, as the places of its filters do.
+    """
+    reach, stride = getattr(network, "reach", None), getattr(network, "stride", 1)
+    if reach is None:  # who knows what depends on what
+        tile, reach = max(shape[:2]), 0
+    margin = -(-reach // stride) * stride
+    tile = max(1, tile // stride) * stride
+
+    def along(side):
+        for begin in range(0, side, tile):
+            end = min(begin + tile, side)
+            first, last = max(0, begin - margin), min(side, end + margin)
+            yield (
+                slice(begin, end),
+                slice(first, last),
+                slice(begin - first, end - first),
+            )
+
+    for rows in along(shape[0]):
+        for columns in along(shape[1]):
+            yield tuple(zip(rows, columns, strict=True))
 
 
 def windows(image, shape):

@@ -9,7 +9,8 @@ N(0, sigma^2 I). A minibatch takes a fresh single noisy observation of each data
 
 Several noise levels, sigma = (low, high): an energy E(x, sigma), with a fresh sigma for each
 point and step, log-uniform. At each level it aims at the density smoothed by that level, and
-L / sigma^2 counts every one: of d, the noise that a step leaves alone, a part.
+L / sigma^2 counts every one: of d, the noise that a step leaves alone, a part. That is all
+for a network that says `normalised = False`, whose energies of two levels are not compared.
 
 Its constant, dual score matching (Guth, Kadkhodaie, Simoncelli 2025). With p_sigma the
 density of xi, log p(xi | x) = -|xi - x|^2 / 2 sigma^2 - d log sigma + const, and
@@ -59,7 +60,7 @@ class DEEN(EnergyModel):
     def objective(self, x, nu, sigma, training=False):
         """Return |x - xi + sigma^2 dE/dxi|^2 / sigma^2 of each point (Eq. 19)."""
         xi = x + sigma * nu
-        if self.several_levels:
+        if self.several_levels and getattr(self.network, "normalised", True):
             return self._dual_objective(xi, nu, sigma, training)
         dE_dxi = -self.score_at(xi, sigma, training)
         return squared_length((x - xi + sigma**2 * dE_dxi) / sigma)

@@ -98,9 +98,10 @@ class EnergyModel(ScoreModel):
         Raises
         ------
         ValueError
-            If the model has one level: its energy is free up to a constant.
+            If the model has one level, or a network that is not normalised: its energy is
+            free up to a constant.
         """
-        if not self.several_levels:
+        if not (self.several_levels and getattr(self.network, "normalised", True)):
             raise ValueError(
                 "the energy of one noise level is free up to a constant: log_density needs "
                 "several levels, sigma=(low, high)"

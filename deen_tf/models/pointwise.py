@@ -36,7 +36,8 @@ def pointwise(function):
         self.see_shape(x.shape)
         sigma = self.level(x, sigma)
         compiled = self._programs.get(function, lambda: _compile(self, function, sigma))
-        size = self._programs.get("points at once", lambda: points_at_once(self))
+        shape = tuple(x.shape[1:])
+        size = self._programs.get(shape, lambda: points_at_once(self, shape), "points")
         parts = []
         for i in range(0, max(x.shape[0], 1), size):
             level = sigma[i : i + size] if sigma.shape.rank else sigma
@@ -58,9 +59,9 @@ def _compile(model, function, sigma):
     )
 
 
-def points_at_once(model):
-    """Return for how many points all activations of the network fill 32 MB."""
-    x = tf.TensorSpec((1, *model.point_shape), model.variable_dtype)
+def points_at_once(model, shape):
+    """Return for how many points of a shape all activations of the network fill 32 MB."""
+    x = tf.TensorSpec((1, *shape), model.variable_dtype)
     graph = tf.function(model.outputs_at).get_concrete_function(
         x, tf.convert_to_tensor(model.noise_level)
     )
@@ -70,7 +71,8 @@ def points_at_once(model):
         for output in operation.outputs
         if output.dtype.is_floating and output.shape[:1] == (1,)
     ]
-    return int(np.clip(NUMBERS // max(sum(sizes), 1), FEWEST, MOST))
+    fewest = 1 if None in model.point_shape else FEWEST  # whole photographs
+    return int(np.clip(NUMBERS // max(sum(sizes), 1), fewest, MOST))
 
 
 def as_tensor(x, shape, dtype):

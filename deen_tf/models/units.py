@@ -185,17 +185,25 @@ class UnitModel(KerasMethods):
 
     @property
     def dimension(self):
-        """d, the number of coordinates of a point; None until the model is built."""
-        return None if self.point_shape is None else int(np.prod(self.point_shape))
+        """d, the number of coordinates of a point; None until it is built, or for any size."""
+        shape = self.point_shape
+        return None if shape is None or None in shape else int(np.prod(shape))
 
     @property
     def point_shape(self):
-        """Shape of one point; None until the model is built."""
+        """Shape of one point; None until the model is built.
+
+        (None, None, channels) of a network of images of any size (`any_size`).
+        """
         return self._build_shapes_dict["input_shape"][1:] if self.built else None
 
     def build(self, input_shape):
         shape = tuple(input_shape[1:])
         check_shape(("n", *shape), ...)
+        least = getattr(self.network, "any_size", None)
+        if least is not None:
+            check_shape(("n", *shape), (None, None, shape[-1]), "images")
+            shape = (None, None, shape[-1])
         if self._profile is not None:
             check_shape(("n", *shape), self._profile.shape, "x")
         profile = np.ones(()) if self._profile is None else self._profile
@@ -210,7 +218,7 @@ class UnitModel(KerasMethods):
             weight.assign(np.broadcast_to(value, of))
             setattr(self, name, weight)
         self._takes_sigma = takes_sigma(self.network)
-        z = tf.zeros((1, *shape), self.variable_dtype)
+        z = tf.zeros((1, *(side or least for side in shape)), self.variable_dtype)
         self._check_network(self.outputs_at(z, tf.ones((), z.dtype)), shape)
         for layer in self.network._flatten_layers():
             if isinstance(layer, keras.layers.BatchNormalization):

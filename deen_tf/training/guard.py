@@ -175,7 +175,10 @@ class Guard:
     @property
     def flat_loss(self):
         """sigma^2 d, the loss of a model that does nothing."""
-        return float(np.mean(np.square(self.model.sigma))) * self.model.dimension
+        d = self.model.dimension
+        if d is None:  # of points of any size
+            d = 1 if self.x is None else int(np.prod(self.x.shape[1:]))
+        return float(np.mean(np.square(self.model.sigma))) * d
 
     def is_dead(self):
         """Whether the score is too small for any density, and was not always so."""
