@@ -2,7 +2,8 @@
 
 Reads the results in a folder, recomputes the identities (`identities.py`), and writes
 <out>/REPORT.md, which it also prints: for each claim its place, the measures, the criteria,
-the paper's value, ours, and the verdict. The criteria stand in claims.md.
+the paper's value, ours, and the verdict. The criteria stand in claims.md. Then what was
+found besides: the text of findings.md, with its tables made of the results.
 
 What is missing is named with the command that makes it, and the rest is judged. Quick runs
 and runs on stand-in data are no evidence.
@@ -29,12 +30,14 @@ import statistics
 import claims
 from evidence import Evidence
 from experiment import write
-from provenance import COMMANDS
+from provenance import COMMANDS, ROOT
+from tables import filled
 
 from deen_tf.atomic import replacing
 from deen_tf.checks import output_folder
 
 FIGURES = ("fig1", "fig2", "fig3")
+FINDINGS = ROOT / "reproduce" / "findings.md"
 
 HEADER = """\
 # Verdicts on "Deep Energy Estimator Networks" (arXiv:1805.08306)
@@ -85,7 +88,9 @@ def report(evidence, of=None):
         )
     lines += ["", "## Why these criteria", ""]
     reasons = enumerate((claim.why for claim, *_ in judged), 1)
-    return "\n".join(lines + [f"- {k}: {why}" for k, why in reasons if why]) + "\n"
+    lines += [f"- {k}: {why}" for k, why in reasons if why]
+    found = filled(FINDINGS.read_text(encoding="utf-8"), evidence.folder)
+    return "\n".join([*lines, "", found])
 
 
 def count(judged):

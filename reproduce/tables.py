@@ -1,6 +1,8 @@
-"""The README's tables, written from the jsons between `<!-- table: name -->` and `<!-- end -->`.
+"""Tables of Markdown files, written from the jsons between `<!-- table: name -->` and `<!-- end -->`.
 
-python reproduce/tables.py --out figures           # into README.md
+    python reproduce/tables.py --out figures           # that of README.md
+
+Those of REPORT.md, whose text is findings.md, are filled by compare.py.
 """
 
 from command import options
@@ -15,6 +17,30 @@ import re
 import statistics
 
 from provenance import ROOT
+
+# The README's ten rows: what; DEEN's number; what stands beside it, and its number.
+RESULTS = [
+    ("mixture of 8 Gaussians, score error", "fig1 mixture/deen/relative_score_error")
+    + ("DSM", "fig1 mixture/dsm/relative_score_error"),
+    ("the same, KL in nats", "fig1 mixture/deen/grid_kl")
+    + ("contrastive divergence", "fig1 mixture/cd/grid_kl"),
+    ("the same, relative curl of the score", "fig1 mixture/deen/relative_curl")
+    + ("DSM", "fig1 mixture/dsm/relative_curl"),
+    ("spiral, score error", "fig1 spiral/deen/relative_score_error")
+    + ("DSM", "fig1 spiral/dsm/relative_score_error"),
+    ("the same, KL in nats", "fig1 spiral/deen/grid_kl")
+    + ("contrastive divergence", "fig1 spiral/cd/grid_kl"),
+    ("digits at 0.14, noise left: paper's network", "fig2 deen/noise_left@0.14")
+    + ("Wiener filter", "fig2 wiener/noise_left@0.14"),
+    ("the same, field of experts", "fig2 deen-field/noise_left@0.14")
+    + ("median + Gaussian, tuned", "fig2 median+gaussian/noise_left@0.14"),
+    ("digits at 0.3, field of experts", "fig2 deen-field-0.3/noise_left@0.30")
+    + ("denoising autoencoder", "fig2 dae-wide-0.3/noise_left@0.30"),
+    ("natural patches, err/pixel: paper's network", "fig3 deen-contrast/err_per_pixel")
+    + ("median + Gaussian", "fig3 median+gaussian/err_per_pixel"),
+    ("the same, field of experts", "fig3 deen-wide/err_per_pixel")
+    + ("wavelet shrinkage", "fig3 wavelet/err_per_pixel"),
+]
 
 FIG1 = {
     "deen": "DEEN",
@@ -65,13 +91,21 @@ def main(args):
 def filled(text, folder):
     """Return the text with its tables made anew from the jsons in the folder."""
 
-    def table(match):
-        name = match[1]
+    def values(name):
         with open(os.path.join(folder, f"{name}.json")) as stream:
             record = json.load(stream)
-        values = {k: m["values"] for k, m in record["metrics"].items()}
-        lines = TABLES[name](values)
-        return "\n".join([f"<!-- table: {name} -->", "", *lines, "", "<!-- end -->"])
+        return {k: m["values"] for k, m in record["metrics"].items()}
+
+    def table(match):
+        try:
+            lines = TABLES[match[1]](values)
+        except FileNotFoundError as error:
+            lines = [f"Lacks {os.path.basename(error.filename)}."]
+        except KeyError as error:  # of another version, or a part of the work
+            lines = [f"Lacks {error}."]
+        return "\n".join(
+            [f"<!-- table: {match[1]} -->", "", *lines, "", "<!-- end -->"]
+        )
 
     return re.sub(r"<!-- table: (\w+) -->.*?<!-- end -->", table, text, flags=re.DOTALL)
 
@@ -95,8 +129,29 @@ def seeds(n):
     return f"{n} seed" + "s" * (n > 1)
 
 
-def fig1(values):
-    rows = []
+def results(read):
+    rows, found = [], {name: read(name) for name in ("fig1", "fig2", "fig3")}
+    for what, ours, beside, theirs in RESULTS:
+        ours, theirs = (
+            in_words(found[file][metric], 2)
+            for file, metric in (ours.split(" "), theirs.split(" "))
+        )
+        rows.append([what, ours, f"{beside}: {theirs}"])
+    return table(["", "DEEN", "beside it"], rows)
+
+
+def study(read):
+    values, cases = read("fig1-study"), {}
+    for name, errors in values.items():
+        D, _, _, case = name.split("/")
+        cases.setdefault(case, {})[D] = in_words(errors, 2)
+    laws = list(dict.fromkeys(name.split("/")[0] for name in values))
+    rows = [[case, *(errors[D] for D in laws)] for case, errors in cases.items()]
+    return table(["batch, data set", *laws], rows)
+
+
+def fig1(read):
+    rows, values = [], read("fig1")
     for D in ("mixture", "spiral"):
         for M, label in FIG1.items():
             for tag, iterations in (("", "1000"), ("@10k", "10,000")):
@@ -117,8 +172,8 @@ def fig1(values):
     return [said, "", *table(heads, rows)]
 
 
-def fig2(values):
-    rows = []
+def fig2(read):
+    rows, values = [], read("fig2")
     for method, label in FIG2.items():
         if f"{method}/noise_left@0.14" not in values:
             continue
@@ -148,8 +203,8 @@ def fig2(values):
     ]
 
 
-def fig3(values):
-    rows = []
+def fig3(read):
+    rows, values = [], read("fig3")
     for method, label in FIG3.items():
         if f"{method}/ssim" not in values:
             continue
@@ -168,7 +223,7 @@ def fig3(values):
     return [said, "", *table(heads, rows)]
 
 
-TABLES = {"fig1": fig1, "fig2": fig2, "fig3": fig3}
+TABLES = {f.__name__: f for f in (results, study, fig1, fig2, fig3)}
 
 if __name__ == "__main__":
     main(args)

@@ -426,7 +426,7 @@ def test_the_report(tmp_path, capsys, examples):
         "2 cannot be tested (2, 3). Of 1 open questions: 1 yes (4); 0 in part; 0 no; "
         "0 cannot be answered. Rows that lack a result: 1 (see Evidence)." in text
     )
-    found = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
+    found = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)[:2]  # then findings.md
     for table in found:
         assert len({len(cells(row)) for row in table.splitlines()}) == 1
     evidence, table = ([cells(r) for r in t.splitlines()] for t in found)
@@ -496,7 +496,7 @@ def test_the_committed_report_is_not_stale():
 
 def test_the_readmes_tables_are_not_stale():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert len(re.findall("<!-- table: ", text)) == len(tables.TABLES)
+    assert re.findall("<!-- table: (.*) -->", text) == ["results"]
     stale = "python reproduce/tables.py --out figures"
     assert text == tables.filled(text, FIGURES), stale
 
