@@ -18,6 +18,9 @@ are in units of the training patches' overall variance; standard errors are over
     python reproduce/fig3.py --seeds 3 --data DIR   # van Hateren's .iml or .imc, folder or archive
     python reproduce/fig3.py                        # $DEEN_DATA/van_hateren, else stand-ins
 
+--photograph camera shows that one of scikit-image's in place of a test image, which may not be
+passed on.
+
 What to see: with the paper's network (c) is noisier than the filters' (b); fig3-wide shows
 what a network without the bound leaves, and fig3-photograph a whole picture.
 """
@@ -25,7 +28,11 @@ what a network without the bound leaves, and fig3-photograph a whole picture.
 from command import options
 
 if __name__ == "__main__":
-    args = options(__doc__, data={"help": "folder or archive of van Hateren's images"})
+    args = options(
+        __doc__,
+        data={"help": "folder or archive of van Hateren's images"},
+        photograph={"help": "one of scikit-image's to show in place of a test image"},
+    )
 
 import numpy as np
 from experiment import Run
@@ -34,7 +41,7 @@ from plots import WIDTH, panels, plt
 
 from deen_tf import baselines, metrics, plotting
 from deen_tf.datasets import van_hateren
-from deen_tf.images import denoise_image
+from deen_tf.images import denoise_image, windows
 from deen_tf.laws.bandwidth import select_sigma
 from deen_tf.laws.gaussian import Gaussian
 
@@ -84,6 +91,11 @@ SHOWN = (3, 4)  # rows and columns of patches in a panel
 
 
 def main(args):
+    known = van_hateren.photographs()
+    if args.photograph not in (None, *known):
+        raise ValueError(
+            f"--photograph must be one of {', '.join(known)}, got {args.photograph}"
+        )
     run = Run(__file__, args, SETTINGS, QUICK)
     at = run.settings
     patches = van_hateren.patches(
@@ -297,14 +309,20 @@ def compare(run, score):
 
 
 def denoise_photograph(run, args, patches, model, train, scale, tuned):
-    """One whole test image, that of median contrast, at noise level 0.5 overall std."""
+    """One whole picture at noise level 0.5 of its patches' overall standard deviation.
+
+    The test image of median contrast, in the units of all; or one of scikit-image's.
+    """
     image_of, std = patches.image_of("test"), patches.test.std(1)
-    names = patches.images["test"]
+    names, stride = patches.images["test"], run.settings.stride
     contrast = [std[image_of == k].mean() for k in range(len(names))]
-    name = names[np.argsort(contrast)[len(names) // 2]]
-    stand_in, stride = run.data["patches"]["stand-in"], run.settings.stride
-    source = van_hateren.PHOTOGRAPHS if stand_in else args.data
-    x = van_hateren.image(name, source) / scale
+    name = args.photograph or names[np.argsort(contrast)[len(names) // 2]]
+    stand_in = args.photograph or run.data["patches"]["stand-in"]
+    x = van_hateren.image(name, van_hateren.PHOTOGRAPHS if stand_in else args.data)
+    if args.photograph:
+        parts = windows(x, (SIZE, SIZE))[::SIZE, ::SIZE]
+        scale = van_hateren.overall_std(parts.reshape(-1, SIZE**2))
+    x = x / scale
     if run.quick:
         x = x[:128, :192]
     x -= x.mean()
