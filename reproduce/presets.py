@@ -43,7 +43,7 @@ from experiment import Run, write
 from images import train
 from truth import LAWS, SIGMA, Truth
 
-from deen_tf import metrics
+from deen_tf import metrics, presets
 from deen_tf.checks import output_folder
 from deen_tf.datasets import mnist, van_hateren
 
@@ -60,6 +60,7 @@ QUICK = {
     "train_digits": 640,
     "patches_per_image": 20,
 }
+MADE_BY = ("commit", "clean", "command", "versions", "device")
 MNIST = "MNIST (LeCun, Cortes, Burges; Keras' mnist.npz), CC BY-SA 3.0"
 VAN_HATEREN = (
     "van Hateren and van der Schaaf (1998), free for scientific, non-commercial use with "
@@ -169,8 +170,7 @@ def keep(run, into, name, model, card):
     bare.set_weights(model.get_weights())
     bare.save(into / f"{name}.keras")
     path = into / "cards.json"
-    cards = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    kept = ("commit", "clean", "command", "versions", "device")
+    cards = presets.read(into) if path.exists() else {}
     cards[name] = {
         "class": type(model).__name__,
         "about": card["about"],
@@ -183,7 +183,7 @@ def keep(run, into, name, model, card):
         "numbers": {k: float(f"{v:.4g}") for k, v in card["numbers"].items()},
         "score_rms": score_rms(model),
         "quick": run.quick,
-        "made_by": {k: run.origin[k] for k in kept},
+        "made_by": {k: run.origin[k] for k in MADE_BY},
     }
     order = [n for n in (*NAMES, *GIVEN) if n in cards]
     text = json.dumps({n: cards[n] for n in order}, indent=1, default=str)

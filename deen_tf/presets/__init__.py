@@ -15,7 +15,14 @@ import pathlib
 import keras
 
 FOLDER = pathlib.Path(__file__).parent
-CARDS = json.loads((FOLDER / "cards.json").read_text(encoding="utf-8"))
+
+
+def read(folder):
+    """Return the cards of a folder of presets, {name: card}."""
+    return json.loads((pathlib.Path(folder) / "cards.json").read_text(encoding="utf-8"))
+
+
+CARDS = read(FOLDER)
 
 
 class Presets:
