@@ -43,9 +43,11 @@ def replacing(path):
 
     Examples
     --------
-    >>> with replacing("result.json") as temporary:
+    >>> with replacing("result.txt") as temporary:
     ...     with open(temporary, "w") as stream:
-    ...         json.dump(result, stream)
+    ...         _ = stream.write("all of it")
+    >>> open("result.txt").read()
+    'all of it'
     """
     given = os.path.abspath(os.fsdecode(path))
     path = os.path.realpath(given)

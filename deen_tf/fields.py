@@ -49,6 +49,13 @@ def jacobian(field, x, step=None, batch=None):
         If x is not a finite array of points, the field has no score, one of another shape or,
         without a step, none that TensorFlow can differentiate, or the step is not positive or
         so small that it is lost in the rounding of x.
+
+    Examples
+    --------
+    >>> law = deen.laws.Gaussian([0.0, 0.0], [[1.0, 0.0], [0.0, 4.0]])
+    >>> deen.fields.jacobian(law, [[1.0, 1.0]], step=1e-3).round(3) + 0.0
+    array([[[-1.  ,  0.  ],
+            [ 0.  , -0.25]]])
     """
     if isinstance(field, type) or not hasattr(field, "score"):
         raise TypeError(f"a field must have a method score, got {field!r}")
@@ -77,6 +84,12 @@ def curl(field, x, **kwargs):
     """Return d1 psi_2 - d2 psi_1 at every point (two dimensions), shape (n,).
 
     Parameters are those of `jacobian`.
+
+    Examples
+    --------
+    >>> model = deen.DEEN.from_preset("fig1-mixture")
+    >>> bool(abs(deen.fields.curl(model, [[1.0, 0.5]])[0]) < 1e-4)  # rounding
+    True
     """
     x = as_points(x, 2, dtype="float64")
     J = jacobian(field, x, **kwargs)

@@ -29,6 +29,11 @@ def psnr(x, x_hat, peak):
     x, x_hat : array_like, shape (n, d)
     peak : float or array_like, shape (n,)
         The largest possible signal, or the range of each clean patch.
+
+    Examples
+    --------
+    >>> deen.metrics.psnr(np.zeros((1, 4)), np.full((1, 4), 0.1), 1.0)
+    array([20.])
     """
     error = err_per_pixel(x, x_hat)
     with np.errstate(divide="ignore"):

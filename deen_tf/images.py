@@ -66,6 +66,14 @@ def denoise_image(
         If the image is smaller than a patch, not finite or of other channels; the stride
         leaves pixels that no patch covers; or the model cannot denoise, its sigma differs
         from pixel to pixel, or its points are not of the shape, or of a square if none is given.
+
+    Examples
+    --------
+    >>> law = deen.laws.Gaussian(np.zeros(64), np.full((64, 64), 0.1) + 0.01 * np.eye(64))
+    >>> image = np.random.default_rng(0).normal(size=(32, 40))  # noise alone
+    >>> smooth = deen.denoise_image(law.smoothed(1.0), image, stride=2)
+    >>> smooth.shape, bool(smooth.std() < 0.2)
+    ((32, 40), True)
     """
     if not (hasattr(model, "sigma") and hasattr(model, "denoise")):
         raise TypeError(f"model must have sigma and denoise, got {model!r}")

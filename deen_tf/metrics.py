@@ -64,6 +64,12 @@ def relative_score_error(score, true_score):
     """Return E|psi - psi*|^2 / E|psi*|^2: 0 for the exact score, 1 for a score of zero.
 
     Parameters are those of `fisher_divergence`.
+
+    Examples
+    --------
+    >>> psi = np.ones((4, 2))
+    >>> round(float(deen.metrics.relative_score_error(1.1 * psi, psi)), 4)
+    0.01
     """
     psi, true = alike(score, true_score, "score", "true_score")
     power = np.sum(true**2)
@@ -205,6 +211,12 @@ def asymmetry(jacobians):
     Parameters
     ----------
     jacobians : array_like, shape (n, d, d)
+
+    Examples
+    --------
+    >>> gradient, rotation = np.eye(2)[None], np.array([[[0.0, 1.0], [-1.0, 0.0]]])
+    >>> float(deen.metrics.asymmetry(gradient)), float(deen.metrics.asymmetry(rotation))
+    (0.0, 1.0)
     """
     J = _jacobians(jacobians)
     with np.errstate(invalid="ignore"):

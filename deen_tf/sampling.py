@@ -129,6 +129,14 @@ def langevin(
     TypeError, ValueError
         If the density has no score, or no energy to adjust with, an argument is out of
         range, or a chain runs off to infinity: the step is too large.
+
+    Examples
+    --------
+    >>> law = deen.laws.Gaussian([0.0, 0.0], np.eye(2))
+    >>> x = law.sample(500, seed=0)
+    >>> chains = deen.sampling.langevin(law, x, step=0.5, steps=100, adjusted=True)
+    >>> chains.states.shape, bool(abs(chains.states[-1].var() - 1) < 0.2)
+    ((1, 500, 2), True)
     """
     method = "mala" if adjusted else "langevin"
     return _run(density, x, method, step, steps, seed, kept, warmup)

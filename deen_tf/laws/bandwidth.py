@@ -104,6 +104,13 @@ def select_sigma(
     Notes
     -----
     With several maxima the one that is highest on the sample is taken.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.normal(size=(3000, 1))
+    >>> round(deen.parzen.select_sigma(x[:2000], x[2000:]), 1)  # a tenth of their spread
+    0.1
     """
     train = _ordinary(as_given(train, name="train"), "train")
     if validation is not None:

@@ -44,6 +44,12 @@ class Gaussian(Law):
     ------
     TypeError, ValueError
         If shapes do not agree, or the covariance is none.
+
+    Examples
+    --------
+    >>> law = deen.laws.Gaussian([0.0, 0.0], [[1.0, 0.0], [0.0, 4.0]])
+    >>> law.denoise([[1.0, 1.0]], 1.0)  # the Wiener filter: v / (v + sigma^2)
+    array([[0.5, 0.8]])
     """
 
     def __init__(self, mean, covariance):

@@ -49,6 +49,14 @@ class GaussianMixture(Mixture):
     ValueError, TypeError
         If shapes do not agree, a covariance is not symmetric positive definite, or a
         weight is not positive.
+
+    Examples
+    --------
+    >>> law = deen.laws.GaussianMixture.ring(modes=8)
+    >>> law.sample(1000, seed=0).shape
+    (1000, 2)
+    >>> law.smoothed(0.1).score([[0.0, 0.0]]).round(6) + 0.0  # by symmetry
+    array([[0., 0.]])
     """
 
     def __init__(self, means, covariances, weights=None):

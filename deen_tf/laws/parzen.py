@@ -40,6 +40,12 @@ class Parzen:
         If `x` does not hold finite real numbers in this shape, or sigma is not positive.
         The methods refuse what has no place in floating-point numbers: points some 1e36
         times the centres' spread away, scores too large for the type of the points.
+
+    Examples
+    --------
+    >>> density = deen.laws.Parzen([[0.0, 0.0]], 1.0)  # of one point: a Gaussian
+    >>> density.score([[1.0, 2.0]])
+    array([[-1., -2.]])
     """
 
     def __init__(self, x, sigma):

@@ -50,11 +50,14 @@ class DEEN(EnergyModel):
 
     Examples
     --------
-    >>> x = deen.laws.GaussianMixture.ring(modes=8).sample(100_000, seed=0)
+    >>> x = deen.laws.GaussianMixture.ring(modes=8).sample(5000, seed=0)
     >>> model = deen.DEEN(hidden_units=(32, 32, 32), sigma=0.1, seed=0)
     >>> model.compile()
-    >>> history = model.fit(x, batch_size=4096, epochs=40)
-    >>> model.energy(x), model.score(x), model.denoise(x)
+    >>> history = model.fit(x, batch_size=1000, epochs=5, verbose=0)
+    >>> model.energy(x).shape, model.score(x).shape, model.denoise(x).shape
+    ((5000,), (5000, 2), (5000, 2))
+    >>> bool(history.history["loss"][-1] < history.history["loss"][0])
+    True
     """
 
     def objective(self, x, nu, sigma, training=False):

@@ -112,6 +112,14 @@ class KerasMethods(keras.Model):
         ------
         ValueError
             If there is no such preset, or it is of a class that this one does not include.
+
+        Examples
+        --------
+        >>> model = deen.DEEN.from_preset("fig1-mixture")
+        >>> model.denoise([[1.3, 0.0]]).round(1) + 0.0  # the nearest mode is at (1, 0)
+        array([[1.2, 0. ]], dtype=float32)
+        >>> deen.DEEN.presets["fig1-mixture"]["points"]
+        'rows (n, 2)'
         """
         return presets.load(name, cls)
 

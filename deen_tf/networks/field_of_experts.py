@@ -44,6 +44,12 @@ class FieldOfExperts(keras.layers.Layer):
         (n, height, width, channels) have the shape they have.
     seed : int
         Of the initial weights.
+
+    Examples
+    --------
+    >>> network = deen.networks.FieldOfExperts((8, 4), size=4)
+    >>> network(np.zeros((5, 12, 12, 1), "float32")).shape
+    TensorShape([5, 4])
     """
 
     center = "all"  # every place is seen by the same filters

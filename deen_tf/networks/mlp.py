@@ -35,6 +35,12 @@ class MLP(keras.layers.Layer):
     ------
     TypeError, ValueError
         If a width is no positive whole number, or there is none.
+
+    Examples
+    --------
+    >>> network = deen.networks.MLP((32, 16))
+    >>> network(np.zeros((5, 2), "float32")).shape
+    TensorShape([5, 16])
     """
 
     def __init__(self, hidden_units, outputs=None, use_bias=False, seed=0, **kwargs):
