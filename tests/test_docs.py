@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import inspect
+import json
 import pathlib
 import pkgutil
 import re
@@ -86,3 +87,24 @@ def test_the_documentation_builds_without_warnings(tmp_path):
         assert name.replace(".", "/") + ".html" in pages
     text = (tmp_path / "deen_tf" / "models" / "energy.html").read_text()
     assert "Rank bound" in text
+
+
+def test_one_version_everywhere():
+    version = re.search(
+        r"^version = (.*)$", (ROOT / "setup.cfg").read_text(), re.MULTILINE
+    )[1]
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    first = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[
+        1
+    ]
+    assert first == version
+
+
+def test_the_constraints_are_the_versions_of_the_committed_results():
+    text = (ROOT / "reproduce" / "constraints.txt").read_text()
+    pinned = dict(re.findall(r"^([\w-]+)==(\S+)$", text, re.MULTILINE))
+    assert {"tensorflow", "keras", "numpy", "scipy"} <= set(pinned)
+    for path in (ROOT / "figures").glob("*.json"):
+        versions = json.loads(path.read_text()).get("versions") or {}
+        for package, version in versions.items():
+            assert version == pinned.get(package, version), path.name
