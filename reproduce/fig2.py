@@ -43,7 +43,7 @@ PAPER = {"kind": "DEEN", "hidden_units": (128, 128, 256), "sigma": SIGMA}
 PAPER |= {"batch": 128, "epochs": 13, "rate": 1e-3}
 # The wide network: two units to a pixel, and a start at the Gaussian energy of the digits.
 # The field: a small MLP on 8 x 8 windows, the same everywhere. Both were chosen on digits
-# held out of the training set; see the README for what was tried. A Gaussian part lifts the
+# held out of the training set; see findings.md for what was tried. A Gaussian part lifts the
 # bound of the paper's own network.
 WIDE = PAPER | {"hidden_units": (1568, 256), "warmup": 300}
 FIELD = {"kind": "FieldOfExperts", "hidden_units": (64, 32), "sigma": SIGMA}

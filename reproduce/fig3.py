@@ -52,7 +52,7 @@ SIZE = 32  # of a patch
 # diverged and two ended 3% above the bound; without clipping the network died.
 PAPER = {"kind": "DEEN", "hidden_units": (256, 256, 256, 512, 512), "sigma": NOISE}
 PAPER |= {"batch": 128, "epochs": 6, "rate": 3e-4, "warmup": 100, "reading": "contrast"}
-# Chosen on the validation images; see the README for what was tried.
+# Chosen on the validation images; see findings.md for what was tried.
 DENSE = PAPER | {"hidden_units": (2048, 512), "epochs": 16, "rate": 2e-4}
 DIRECT = PAPER | {"kind": "DSM", "hidden_units": (2048,), "epochs": 8, "rate": 1e-3}
 FIELD = PAPER | {"kind": "FieldOfExperts", "hidden_units": (64, 32)}

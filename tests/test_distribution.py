@@ -7,6 +7,7 @@ import re
 import socket
 import subprocess
 import sys
+import textwrap
 
 import keras
 import numpy as np
@@ -245,10 +246,10 @@ def test_a_worker_killed_and_both_started_again(uninterrupted, tmp_path, victim)
 
 
 @pytest.mark.slow
-def test_the_readme_s_program_learns_as_one_process_does(tmp_path):
-    readme = (ROOT / "README.md").read_text()
-    (program,) = re.findall(r"```py\n(.*?)```", readme, re.DOTALL)
-    (tmp_path / "train.py").write_text(program)
+def test_the_documented_program_learns_as_one_process_does(tmp_path):
+    told = deen.training.replicas.__doc__
+    (program,) = re.findall(r"(    import tensorflow.*?)\n\nHere", told, re.DOTALL)
+    (tmp_path / "train.py").write_text(textwrap.dedent(program))
     codes, text = finish(start(["train.py"], 2, tmp_path))
     assert codes == [0, 0], text
     together = keras.saving.load_model(tmp_path / "moons.keras")

@@ -15,6 +15,35 @@ Replicas of one machine (MirroredStrategy) train as one process does: many steps
 program. In each step the replicas' gradients are compiled functions of plain tensors; the
 optimizer sums them, once, and updates every replica. Several workers, and layers that change
 in training by more than gradients, go through Keras' own loop.
+
+Several workers, where one machine is too small: the same program, train.py, started on each,
+with the cluster's addresses in TF_CONFIG.
+
+    import tensorflow as tf
+
+    import deen_tf as deen
+    from deen_tf.training.checkpoints import BackupAndRestore
+
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    x = deen.laws.Moons().sample(20_000, seed=0)  # the same on every worker
+    with strategy.scope():
+        model = deen.DEEN(hidden_units=(32, 32, 32), sigma=0.1, seed=0)
+    model.compile()  # an optimizer other than the default: made inside the scope
+    backup = BackupAndRestore("backup.h5")  # in a folder that all see
+    model.fit(x, batch_size=2048, epochs=20, callbacks=[backup], verbose=2)
+    if backup.first_worker:
+        model.save("moons.keras")
+
+Here twice on one machine, for a try:
+
+    export CLUSTER='"cluster": {"worker": ["localhost:12345", "localhost:12346"]}'
+    TF_CONFIG="{$CLUSTER, \"task\": {\"type\": \"worker\", \"index\": 1}}" python train.py &
+    TF_CONFIG="{$CLUSTER, \"task\": {\"type\": \"worker\", \"index\": 0}}" python train.py
+
+`batch_size` is that of the global batch, of which each replica takes its part and draws its own
+noise. If a worker dies the others stop with an error after a minute or so; started again, all go
+on from the last epoch and end with the same bits. Streams (`tf.data`) are split batch by batch:
+give every worker the same, in the same order.
 """
 
 import itertools
