@@ -62,10 +62,11 @@ SETTINGS = {
     # Chosen on digits held out of the training set; see the README for what was tried.
     "network": {"channels": (48, 64, 96, 96), "units": 128},
     "batch": 128,
-    "epochs": 28,
+    "epochs": 18,
     "rate": 2e-3,
     "warmup": 300,
     "train_digits": 60_000,
+    "test_digits": 10_000,
     "judge": {"units": 64, "epochs": 5},
     "vae_epochs": 30,
     "mixture": {"coordinates": 60, "components": 50},
@@ -96,20 +97,22 @@ SETTINGS = {
 QUICK = {
     "network": {"channels": (8, 8), "units": 8},
     "epochs": 1,
-    "train_digits": 2000,
+    "train_digits": 1000,
+    "test_digits": 400,
     "warmup": 5,
     "judge": {"units": 16, "epochs": 1},
     "vae_epochs": 1,
     "mixture": {"coordinates": 8, "components": 3},
     "one_level": WIDE | {"hidden_units": (32, 16), "epochs": 1, "warmup": 5},
-    "samples": 200,
+    "samples": 100,
     "block": 100,
+    "denoise": (0.14, 0.3),
     "annealed": {"levels": 10, "steps": 1, "ratio": 0.1},
     "walk": {"sigma": 1.0, "ratio": 0.5, "warmup": 2, "steps": 10, "kept": 2},
     "one_level_walk": {"ratio": 0.1, "warmup": 0, "steps": 10, "kept": 2},
     "levels": (0.3,),
     "widths": (0.0, 0.1),
-    "held_out": 500,
+    "held_out": 100,
     "ais": {"sigma": 0.3, "chains": 8, "steps": 5, "leapfrogs": 2, "settle": 2},
 }
 ROWS = ("annealed", "walk-jump", "one-level", "vae", "mixture", "parzen", "training")
@@ -124,17 +127,18 @@ def main(args):
     at, seed = run.settings, run.first
     x = digits.x_train[: at.train_digits]
     labels = digits.y_train[: at.train_digits]
+    test, truth = (a[: at.test_digits] for a in (digits.x_test, digits.y_test))
     model = make(at, seed, len(x))
     with run.stage("train"):
         run.fit(model, x, batch_size=at.batch, epochs=at.epochs, name="all levels")
     run.export(model, "all-levels")
     run.metric("all-levels/parameters", parameters(model))
     say(f"trained in {run.stages['train']:.0f} s")
-    denoise(run, model, x, digits.x_test)
-    judge = trained_judge(run, x, labels, digits)
+    denoise(run, model, x, test)
+    judge = trained_judge(run, x, labels, test, truth)
     samples = generate(run, model, x)
-    measure(run, samples, judge, Nearest(x, labels), digits.x_test)
-    likelihood(run, model, x, digits.x_test)
+    measure(run, samples, judge, Nearest(x, labels), test)
+    likelihood(run, model, x, test)
     draw(run, samples)
     show = [f"{row}/{m}" for m in ("frechet", "confidence") for row in ROWS]
     run.finish([*show, *(f"all-levels/noise_left@{s:.2f}" for s in (0.14, 0.3))])
@@ -321,7 +325,7 @@ def mixture(run, x):
 # ---- what they are worth -----------------------------------------------------------------
 
 
-def trained_judge(run, x, labels, digits):
+def trained_judge(run, x, labels, test, truth):
     at = run.settings
     with run.stage("train the judge"):
         judge = Judge(at.judge["units"], run.first)
@@ -329,7 +333,7 @@ def trained_judge(run, x, labels, digits):
             "judge", lambda: judge.fit(x, labels, at.judge["epochs"]), run.data
         )
         set_weights(judge.network, fit)
-    right = judge(digits.x_test)[1].argmax(1) == digits.y_test
+    right = judge(test)[1].argmax(1) == truth
     run.metric("judge/accuracy", right.mean())
     say(f"judge: {right.mean():.4f} right in {run.stages['train the judge']:.0f} s")
     return judge
