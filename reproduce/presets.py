@@ -7,7 +7,7 @@ has to say (about, points, data, licence, settings, numbers).
 
     python reproduce/presets.py --data DIR                          # into out/presets
     python reproduce/presets.py --only fig1-mixture fig1-spiral     # these need no data
-    python reproduce/presets.py --into deen_tf/presets --data DIR   # the committed ones
+    python reproduce/presets.py --out figures --data DIR            # into the package itself
 
 What to see: the numbers of the cards are those of the figures' jsons for seed 0.
 """
@@ -28,7 +28,6 @@ if __name__ == "__main__":
             "help": f"of {', '.join((*NAMES, *GIVEN))}",
         },
         models={"metavar": "DIR", "help": f"folder with {' and '.join(GIVEN)}.keras"},
-        into={"metavar": "DIR", "help": "folder of the presets (default: OUT/presets)"},
     )
 
 import json
@@ -41,10 +40,10 @@ import keras
 import numpy as np
 from experiment import Run, write
 from images import train
+from provenance import ROOT
 from truth import LAWS, SIGMA, Truth
 
 from deen_tf import metrics, presets
-from deen_tf.checks import output_folder
 from deen_tf.datasets import mnist, van_hateren
 
 SETTINGS = {
@@ -70,9 +69,9 @@ VAN_HATEREN = (
 
 def main(args):
     run = Run(__file__, args, SETTINGS, QUICK)
-    # A quick run leaves the package's presets alone.
-    into = None if args.quick else args.into
-    into = pathlib.Path(output_folder(into or run.path("presets")))
+    committed = run.out.resolve() == ROOT / "figures" and not args.quick
+    into = presets.FOLDER if committed else run.path("presets")
+    into.mkdir(exist_ok=True)
     models = pathlib.Path(args.models or run.path("models"))
     wanted = args.only or (*NAMES, *GIVEN)
     given = [n for n in GIVEN if n in wanted and (models / f"{n}.keras").exists()]

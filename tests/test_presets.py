@@ -121,14 +121,25 @@ def test_the_script_makes_a_preset_of_any_class(tmp_path, monkeypatch):
         deen.DEEN.from_preset("digits")
 
 
-def test_a_quick_run_leaves_the_package_alone(tmp_path, capsys):
-    more = {"data": {}, "only": {"nargs": "+"}, "models": {}, "into": {}}
-    words = ["--quick", "--only", "fig1-mixture", "--out", str(tmp_path / "out")]
-    words += ["--into", str(tmp_path / "package")]
-    script.main(command.options("", words, **more))
-    assert not (tmp_path / "package").exists()
-    made = {p.name for p in (tmp_path / "out" / "presets").iterdir()}
+def test_the_script(tmp_path, monkeypatch, capsys):
+    more = {"data": {}, "only": {"nargs": "+"}, "models": {}}
+
+    def main(*words):
+        script.main(command.options("", ["--out", str(tmp_path), *words], **more))
+
+    main("--quick", "--only", "fig1-mixture")
+    made = {p.name for p in (tmp_path / "presets").iterdir()}
     assert made == {"fig1-mixture.keras", "cards.json"}
+    assert presets.read(tmp_path / "presets")["fig1-mixture"]["quick"]
     assert "relative_score_error" in capsys.readouterr().out
     with pytest.raises(FileNotFoundError, match="no digits.keras in"):
-        script.main(command.options("", ["--only", "digits", *words[3:]], **more))
+        main("--only", "digits")
+    # The committed run writes the package's own; a quick one leaves them alone.
+    monkeypatch.setattr(script, "ROOT", tmp_path)
+    monkeypatch.setattr(presets, "FOLDER", tmp_path / "package")
+    kept = []
+    monkeypatch.setattr(script, "keep", lambda run, into, *_: kept.append(into))
+    monkeypatch.setattr(script, "plane", lambda *_: (None, {"numbers": {}}))
+    for words in ((), ("--quick",)):
+        main("--out", str(tmp_path / "figures"), "--only", "fig1-mixture", *words)
+    assert kept == [tmp_path / "package", tmp_path / "figures" / "presets"]
