@@ -35,6 +35,7 @@ COMMANDS = {
     "experts": "python reproduce/experts.py --seeds 5",
     "features": "python reproduce/features.py --seeds 3 --data DIR",
     "sampling": "python reproduce/sampling.py --seeds 3 --data DIR",
+    "digits": "python reproduce/digits.py --data DIR",
     "dimensions": "python reproduce/dimensions.py",
     "presets": "python reproduce/presets.py --data DIR",
 }
