@@ -60,10 +60,10 @@ QUICK = {
     "patches_per_image": 20,
 }
 MADE_BY = ("commit", "clean", "command", "versions", "device")
-MNIST = "MNIST (LeCun, Cortes, Burges; Keras' mnist.npz), CC BY-SA 3.0"
+MNIST = "MNIST (LeCun, Cortes and Burges; Keras' mnist.npz)", "CC BY-SA 3.0"
 VAN_HATEREN = (
-    "van Hateren and van der Schaaf (1998), free for scientific, non-commercial use with "
-    "that citation"
+    "natural images of van Hateren and van der Schaaf (1998)",
+    "free for scientific, non-commercial use with that citation",
 )
 
 
@@ -122,8 +122,8 @@ def digits(run, name):
     return model, {
         "about": f"Figure 2, digits at noise level {sigma}",
         "points": "rows (n, 784) of pixels in [0, 1]",
-        "data": MNIST.split(", ")[0] + f", {len(x):,} training digits",
-        "licence": MNIST.rpartition(", ")[2],
+        "data": f"{MNIST[0]}, {len(x):,} training digits",
+        "licence": MNIST[1],
         "settings": network | {"seed": run.first},
         "numbers": {f"noise_left@{sigma:.2f}": 1 - removed},
     }
@@ -155,8 +155,8 @@ def patches(run, name):
     return model, {
         "about": "Figure 3, 32 x 32 patches of natural images, noise half their contrast",
         "points": "rows (n, 1024), each less its mean and over its standard deviation",
-        "data": f"{VAN_HATEREN.split(', ')[0]}, {len(x):,} patches",
-        "licence": VAN_HATEREN.partition(", ")[2],
+        "data": f"{VAN_HATEREN[0]}, {len(x):,} patches",
+        "licence": VAN_HATEREN[1],
         "settings": network | {"seed": first},
         "numbers": {"err_per_pixel": error, "standard_error": standard},
     }

@@ -119,9 +119,9 @@ def in_words(values, digits=3):
     return f"{median} ({low} – {high})"
 
 
-def table(heads, rows):
-    """Return a Markdown table's lines; all columns but the first are numbers."""
-    rule = ["---", *["---:"] * (len(heads) - 1)]
+def table(heads, rows, words=1):
+    """Return a Markdown table's lines; all columns but the first, `words`, are numbers."""
+    rule = ["---"] * words + ["---:"] * (len(heads) - words)
     return [f"| {' | '.join(cells)} |" for cells in (heads, rule, *rows)]
 
 
@@ -148,6 +148,17 @@ def study(read):
     laws = list(dict.fromkeys(name.split("/")[0] for name in values))
     rows = [[case, *(errors[D] for D in laws)] for case, errors in cases.items()]
     return table(["batch, data set", *laws], rows)
+
+
+def presets(read):
+    text = (ROOT / "deen_tf" / "presets" / "cards.json").read_text(encoding="utf-8")
+    rows = []
+    for name, card in json.loads(text).items():
+        numbers = "; ".join(f"{k} {v:g}" for k, v in card["numbers"].items())
+        what = f"{card['about']}; {card['points']}"
+        data = f"{card['data']} ({card['licence']})"
+        rows.append([name, what, data, numbers, f"{card['weights']:,}"])
+    return table(["preset", "what", "data (licence)", "numbers", "weights"], rows, 4)
 
 
 def fig1(read):
@@ -223,7 +234,7 @@ def fig3(read):
     return [said, "", *table(heads, rows)]
 
 
-TABLES = {f.__name__: f for f in (results, study, fig1, fig2, fig3)}
+TABLES = {f.__name__: f for f in (results, study, presets, fig1, fig2, fig3)}
 
 if __name__ == "__main__":
     main(args)

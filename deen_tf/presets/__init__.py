@@ -61,5 +61,16 @@ def load(name, cls):
     return keras.saving.load_model(FOLDER / f"{name}.keras", compile=False)
 
 
+def _in_words(name, card):
+    numbers = ", ".join(f"{k} {v:g}" for k, v in card["numbers"].items())
+    return (
+        f"- {name}, {card['class']} of {card['weights']:,} weights: {card['about']}. Points: "
+        f"{card['points']}. Data: {card['data']} (licence: {card['licence']}). {numbers}."
+    )
+
+
 def _class(card):
     return keras.saving.get_registered_object(f"deen_tf>{card['class']}")
+
+
+__doc__ += "\n" + "\n".join(_in_words(*item) for item in CARDS.items()) + "\n"
