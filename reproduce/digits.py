@@ -62,13 +62,13 @@ SETTINGS = {
     # Chosen on digits held out of the training set; see the README for what was tried.
     "network": {"channels": (48, 64, 96, 96), "units": 128},
     "batch": 128,
-    "epochs": 18,
+    "epochs": 16,
     "rate": 2e-3,
     "warmup": 300,
     "train_digits": 60_000,
     "test_digits": 10_000,
     "judge": {"units": 64, "epochs": 5},
-    "vae_epochs": 30,
+    "vae_epochs": 12,
     "mixture": {"coordinates": 60, "components": 50},
     "parzen_sigma": 0.157,  # the best on test digits: Figure 2
     "one_level": WIDE,

@@ -86,7 +86,7 @@ def mixture(script):
 def test_density_of_the_mixture_is_that_of_its_gaussians(mixture):
     g, law = mixture.gaussian, mixture.mixture
     axes = g.directions[:, ::-1]  # largest variance first
-    x = 3 * np.random.default_rng(0).normal(size=(20, 5)) + g.mean
+    x = mixture.sample(20, seed=0)
     for sigma in (0.0, 0.7):
         total = 0
         for m, C, w in zip(law.means, law.covariances, law.weights, strict=True):
@@ -142,15 +142,18 @@ def test_autoencoder_is_the_one_of_keras_examples(script):
 
 
 def test_judge_keeps_what_it_learned(script):
-    x = np.zeros((200, 784), "float32")
-    y = np.arange(200) % 2
+    x = np.zeros((256, 784), "float32")
+    y = np.arange(256) % 2
     x[y == 1, :392] = 1
     judge = script.generators.Judge(8, seed=0)
-    fit = judge.fit(x, y, epochs=8)
+    before = judge(x)[1][np.arange(256), y].mean()
+    fit = judge.fit(x, y, epochs=6)
     again = script.generators.Judge(8, seed=5)
     script.generators.set_weights(again.network, fit)
     h, p = again(2 * x)  # values beyond [0, 1] are cut
-    assert h.shape == (200, 8) and (p.argmax(1) == y).mean() > 0.99
+    assert h.shape == (256, 8)
+    assert p[np.arange(256), y].mean() > before
+    np.testing.assert_allclose(p, judge(x)[1], atol=1e-6)
     np.testing.assert_allclose(p.sum(1), 1, rtol=1e-5)
     np.testing.assert_allclose(again.head(h), p, atol=1e-5)
 
