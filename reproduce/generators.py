@@ -10,9 +10,8 @@ m', C', the Frechet distance (Heusel et al. 2017, there with another network) is
 It grows smaller with the number of pictures: compare equal numbers.
 
 Beside: the variational autoencoder of Keras' examples (keras.io/examples/generative/vae: two
-latent numbers, 30 epochs of batches of 128), and a mixture of Gaussians in the leading
-principal coordinates of the digits (scikit-learn), the others being Gaussian. Both are stated
-as functions of their random numbers; both have been left as they are published.
+latent numbers, batches of 128, Adam), and a mixture of Gaussians in the leading principal
+coordinates of the digits (fitted by scikit-learn), the others being Gaussian.
 """
 
 import keras
