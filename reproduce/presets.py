@@ -31,7 +31,9 @@ if __name__ == "__main__":
     )
 
 import json
+import os
 import pathlib
+import tempfile
 
 import fig1
 import fig2
@@ -164,10 +166,10 @@ def patches(run, name):
 
 def keep(run, into, name, model, card):
     """Write the weights of a preset, without an optimizer's, and its card."""
-    bare = type(model).from_config(model.get_config())
-    bare.build((None, *model.point_shape))
-    bare.set_weights(model.get_weights())
-    bare.save(into / f"{name}.keras")
+    with tempfile.TemporaryDirectory() as folder:
+        whole = os.path.join(folder, "whole.keras")
+        model.save(whole)
+        keras.saving.load_model(whole, compile=False).save(into / f"{name}.keras")
     path = into / "cards.json"
     cards = presets.read(into) if path.exists() else {}
     cards[name] = {
@@ -191,7 +193,8 @@ def keep(run, into, name, model, card):
 
 def score_rms(model):
     """The root of the mean square of the score at 64 standard normal points, seed 0."""
-    x = np.random.default_rng(0).normal(size=(64, *model.point_shape))
+    shape = [side or 32 for side in model.point_shape]  # of images of any size
+    x = np.random.default_rng(0).normal(size=(64, *shape))
     density = model.smoothed(model.levels[0]) if model.several_levels else model
     return float(np.sqrt(np.mean(np.square(density.score(x.astype("float32"))))))
 
