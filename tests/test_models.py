@@ -341,7 +341,7 @@ class TestEvaluation:
     @pytest.mark.parametrize("method", ("energy", "score", "denoise", "experts"))
     def test_batches_tensors_graphs_and_numpy_agree(self, method):
         model = built(deen.DEEN)
-        n = 2 * points_at_once(model) + 3
+        n = 2 * points_at_once(model, model.point_shape) + 3
         x = np.random.default_rng(3).normal(size=(n, 2)).astype("float32")
         answer = getattr(model, method)(x)
         assert isinstance(answer, np.ndarray) and len(answer) == n

@@ -9,6 +9,7 @@ from deen_tf.checks import as_points, check_shape
 
 NUMBERS = 2**23  # held at once in the graph of an evaluation: 32 MB
 FEWEST, MOST = 16, 2**16  # points at once
+SIDE = 64  # of an image for which activations are counted, if it may have any size
 
 
 def pointwise(function):
@@ -36,8 +37,7 @@ def pointwise(function):
         self.see_shape(x.shape)
         sigma = self.level(x, sigma)
         compiled = self._programs.get(function, lambda: _compile(self, function, sigma))
-        shape = tuple(x.shape[1:])
-        size = self._programs.get(shape, lambda: points_at_once(self, shape), "points")
+        size = points_at_once(self, x.shape[1:])
         parts = []
         for i in range(0, max(x.shape[0], 1), size):
             level = sigma[i : i + size] if sigma.shape.rank else sigma
@@ -61,7 +61,17 @@ def _compile(model, function, sigma):
 
 def points_at_once(model, shape):
     """Return for how many points of a shape all activations of the network fill 32 MB."""
-    x = tf.TensorSpec((1, *shape), model.variable_dtype)
+    numbers = model._programs.get("activations", lambda: activations(model))
+    fewest = FEWEST
+    if None in model.point_shape:  # whole photographs
+        numbers, fewest = numbers * shape[0] * shape[1] / SIDE**2, 1
+    return int(np.clip(NUMBERS // max(numbers, 1), fewest, MOST))
+
+
+def activations(model):
+    """Return how many numbers the network computes for a point, of any size for SIDE x SIDE."""
+    shape = (1, *(side or SIDE for side in model.point_shape))
+    x = tf.TensorSpec(shape, model.variable_dtype)
     graph = tf.function(model.outputs_at).get_concrete_function(
         x, tf.convert_to_tensor(model.noise_level)
     )
@@ -71,8 +81,7 @@ def points_at_once(model, shape):
         for output in operation.outputs
         if output.dtype.is_floating and output.shape[:1] == (1,)
     ]
-    fewest = 1 if None in model.point_shape else FEWEST  # whole photographs
-    return int(np.clip(NUMBERS // max(sum(sizes), 1), fewest, MOST))
+    return sum(sizes)
 
 
 def as_tensor(x, shape, dtype):

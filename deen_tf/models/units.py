@@ -195,13 +195,16 @@ class UnitModel(KerasMethods):
 
         (None, None, channels) of a network of images of any size (`any_size`).
         """
-        return self._build_shapes_dict["input_shape"][1:] if self.built else None
+        if not self.built:
+            return None
+        shape = self._build_shapes_dict["input_shape"][1:]
+        return (None, None, shape[-1]) if hasattr(self.network, "any_size") else shape
 
     def build(self, input_shape):
         shape = tuple(input_shape[1:])
         check_shape(("n", *shape), ...)
         least = getattr(self.network, "any_size", None)
-        if least is not None:
+        if least is not None:  # whatever the size of those that it is built for
             check_shape(("n", *shape), (None, None, shape[-1]), "images")
             shape = (None, None, shape[-1])
         if self._profile is not None:
@@ -247,6 +250,11 @@ class UnitModel(KerasMethods):
     def see_shape(self, shape):
         """Build the model for points (n, ...) of this shape, or check that it is theirs."""
         check_shape(shape, ... if self.point_shape is None else self.point_shape)
+        least = getattr(self.network, "any_size", 1)
+        if len(shape) == 4 and min(shape[1:3]) < least:
+            raise ValueError(
+                f"images must be at least {least} x {least}, got {tuple(shape)}"
+            )
         if not self.built:
             with self.distribute_strategy.scope():
                 self.build((None, *shape[1:]))
