@@ -134,6 +134,18 @@ def test_log_density_is_one_of_the_datas_units():
     )
 
 
+def test_the_energy_is_minus_the_log_density_in_the_datas_units(correlated):
+    model, x = correlated
+    for sigma in (0.5, 3.0):
+        one, log_p = model.smoothed(sigma), model.log_density(x[:9], sigma)
+        np.testing.assert_allclose(one.energy(x[:9]), -log_p, rtol=1e-6)
+        level = tf.constant(sigma, model.variable_dtype)
+        x0 = tf.constant(x[:9], model.variable_dtype)
+        energy, _ = model.energy_and_score(x0, level)
+        np.testing.assert_allclose(energy, -log_p, rtol=1e-6)
+        np.testing.assert_allclose(model(x0, sigma=level), -log_p, rtol=1e-6)
+
+
 def test_the_slope_in_log_sigma_has_the_mean_that_it_is_regressed_on(gaussian):
     # E[dE/dlog sigma - (d - |nu|^2)] over points of the exact density is 0, of one with the
     # wrong sign or a factor of two it is of order d.

@@ -63,7 +63,7 @@ class DEEN(EnergyModel):
     def objective(self, x, nu, sigma, training=False):
         """Return |x - xi + sigma^2 dE/dxi|^2 / sigma^2 of each point (Eq. 19)."""
         xi = x + sigma * nu
-        if self.several_levels and getattr(self.network, "normalised", True):
+        if self.normalised:
             return self._dual_objective(xi, nu, sigma, training)
         dE_dxi = -self.score_at(xi, sigma, training)
         return squared_length((x - xi + sigma**2 * dE_dxi) / sigma)

@@ -49,7 +49,7 @@ class EnergyModel(ScoreModel):
     def call(self, x, sigma=None, training=False):
         """Return E(x), (n,); in training with layers as they behave there."""
         level = self.level_at(self.level(x, sigma))
-        return self.energy_at(self.to_network(x), level, training)
+        return self.energy_at(self.to_network(x), level, training) + self._log_volume()
 
     def energy_at(self, z, sigma, training=False):
         """Return the sum of the experts (Eq. 24), (n,), in the network's units."""
@@ -68,7 +68,7 @@ class EnergyModel(ScoreModel):
 
     @pointwise
     def energy(self, x, sigma):
-        """Return E(x) (Eq. 24), up to a constant.
+        """Return E(x) (Eq. 24), up to a constant; of several levels, -log p_sigma(x).
 
         Parameters
         ----------
@@ -79,7 +79,20 @@ class EnergyModel(ScoreModel):
         ndarray or tensor, shape (n,)
             In nats.
         """
-        return self.energy_at(self.to_network(x), self.level_at(sigma))
+        energy = self.energy_at(self.to_network(x), self.level_at(sigma))
+        return energy + self._log_volume()
+
+    @property
+    def normalised(self):
+        """Whether the energy's constant is known: E(x, sigma) = -log p_sigma(x)."""
+        return self.several_levels and getattr(self.network, "normalised", True)
+
+    def _log_volume(self):
+        """Return log dx / dz, of a normalised energy: p(x) = p(z) / s^d."""
+        if not self.normalised:
+            return 0.0
+        units = tf.broadcast_to(self.scales()[1], self.point_shape)
+        return tf.reduce_sum(tf.math.log(units))
 
     @pointwise
     def log_density(self, x, sigma):
@@ -101,15 +114,13 @@ class EnergyModel(ScoreModel):
             If the model has one level, or a network that is not normalised: its energy is
             free up to a constant.
         """
-        if not (self.several_levels and getattr(self.network, "normalised", True)):
+        if not self.normalised:
             raise ValueError(
                 "the energy of one noise level is free up to a constant: log_density needs "
                 "several levels, sigma=(low, high)"
             )
         energy = self.energy_at(self.to_network(x), self.level_at(sigma))
-        # p(x) = p(z) / s^d
-        units = tf.math.log(tf.ones_like(x[:1]) * self.scales()[1])
-        return -energy - tf.reduce_sum(units)
+        return -energy - self._log_volume()
 
     def smoothed(self, sigma):
         """Return the density at one of several noise levels, with the methods of a model."""
@@ -119,7 +130,7 @@ class EnergyModel(ScoreModel):
         """Return E(x) and psi(x) of a tensor x, from one pass forth and back."""
         level = self.level_at(self.level(x, sigma))
         energy, score = self.energy_and_score_at(self.to_network(x), level)
-        return energy, score / self.scales()[1]
+        return energy + self._log_volume(), score / self.scales()[1]
 
     @pointwise
     def experts(self, x, sigma):
@@ -132,8 +143,9 @@ class EnergyModel(ScoreModel):
         Returns
         -------
         ndarray or tensor, shape (n, ...)
-            Their sum over all axes but the first is the energy. Of an MLP they are
-            w_alpha h_alpha(x), (n, dim(h^(L))).
+            Their sum over all axes but the first is the energy (where that is normalised,
+            but for d log s of the units). Of an MLP they are w_alpha h_alpha(x),
+            (n, dim(h^(L))).
 
         Examples
         --------

@@ -107,6 +107,10 @@ class MLP(keras.layers.Layer):
         """Return min(d, dim h^(1)): the directions of a point that the first layer sees."""
         return min(int(np.prod(shape)), self.hidden_units[0])
 
+    def bend(self, x, gain, rng):
+        """Let the first layer's units bend where the points are, (n, d)."""
+        start.units_at_data(self.hidden[0], x, 0.0, gain, rng)
+
     def silence(self):
         """Let the network begin at zero: its last layer is."""
         self.last.kernel.assign(np.zeros(self.last.kernel.shape))

@@ -99,7 +99,7 @@ def units_at_data(first, x, sigma, gain, rng):
     Parameters
     ----------
     first : Dense
-        Built.
+        Built. Inputs beyond the coordinates of x keep their weights.
     x, sigma, rng
         See `gaussian_energy`.
     gain : float or None
@@ -110,8 +110,9 @@ def units_at_data(first, x, sigma, gain, rng):
     kernel = rng.normal(size=(x.shape[1], first.units))
     kernel *= (gain or 1.0) / (xi @ kernel).std(0)
     centres = xi[rng.integers(len(xi), size=first.units)]  # (r, d)
-    first.kernel.assign(kernel)
     first.bias.assign(-np.einsum("rd,dr->r", centres, kernel))
+    others = first.kernel.numpy()[x.shape[1] :]
+    first.kernel.assign(np.concatenate([kernel, others]))
 
 
 def _probes(x, rng):
