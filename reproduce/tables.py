@@ -23,13 +23,13 @@ RESULTS = [
     ("mixture of 8 Gaussians, score error", "fig1 mixture/deen/relative_score_error")
     + ("DSM", "fig1 mixture/dsm/relative_score_error"),
     ("the same, KL in nats", "fig1 mixture/deen/grid_kl")
-    + ("contrastive divergence", "fig1 mixture/cd/grid_kl"),
+    + ("contrastive divergence, better start", "fig1 mixture/cd/grid_kl"),
     ("the same, relative curl of the score", "fig1 mixture/deen/relative_curl")
     + ("DSM", "fig1 mixture/dsm/relative_curl"),
     ("spiral, score error", "fig1 spiral/deen/relative_score_error")
     + ("DSM", "fig1 spiral/dsm/relative_score_error"),
     ("the same, KL in nats", "fig1 spiral/deen/grid_kl")
-    + ("contrastive divergence", "fig1 spiral/cd/grid_kl"),
+    + ("contrastive divergence, better start", "fig1 spiral/cd/grid_kl"),
     ("digits at 0.14, noise left: paper's network", "fig2 deen/noise_left@0.14")
     + ("Wiener filter", "fig2 wiener/noise_left@0.14"),
     ("the same, field of experts", "fig2 deen-field/noise_left@0.14")
