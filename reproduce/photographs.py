@@ -1,0 +1,519 @@
+"""Whole photographs: one small energy, one gradient, and the field's table.
+
+Sec. 4 denoises patches of 32 x 32. People who denoise have photographs, and compare methods on
+grayscale BSD68 and Set12 with white noise of 5 to 50 / 255, not clipped, which the method is
+told; the number is the mean over images of 10 log10(1 / MSE), pixels in [0, 1], answers clipped
+to that. Beside methods' published numbers stands here
+
+  deen      `networks.DeepField`, at most 14,000 weights, at all noise levels from 5 to 50
+  deen-25   the same trained on at one level alone (and deen-15, ...): what a level costs
+
+trained by Eq. 19 on the 400 photographs of the field; a step of Eq. 11 is one gradient of the
+energy of the whole picture. A second use of it is as a prior (`deen_tf.inverse`): x_hat the
+minimiser of |A x - y|^2 / 2 s^2 + strength E(x), E at a low level, or down a schedule of
+levels; A = I, or a mask that leaves out most pixels. The strength is chosen on training
+photographs.
+
+    python reproduce/photographs.py --data DIR    # bsds/train, bsds/bsd68, bsds/set12 in DIR
+    python reproduce/photographs.py               # $DEEN_DATA, else scikit-image's stand in
+
+Pictures of the Berkeley set may not be passed on: all that is shown are scikit-image's. BM3D
+is an optional package (`pip install bm3d`), for the comparison.
+
+What to see: the energy has passed the regularisers of its size, which are minimised, in one
+step; and one energy for all levels is nearly as good as one for each.
+"""
+
+from command import options
+
+if __name__ == "__main__":
+    args = options(__doc__, data={"help": "folder of the photographs, see above"})
+
+import json
+import time
+import warnings
+
+import keras
+import numpy as np
+from experiment import Run, content, write
+from plots import WIDTH, plt
+
+import deen_tf as deen
+from deen_tf import inverse, metrics, networks
+from deen_tf.datasets import photographs
+from deen_tf.images import denoise_image
+
+SETTINGS = {  # noise levels in 1/255
+    "layers": ((8, 2, 64), (3, 1, 64), (3, 1, 64)),
+    "levels": (5, 50),
+    "crop": 48,
+    "crops": 8192,
+    "batch": 8,
+    "rate": 2e-3,
+    "warmup": 100,  # steps
+    "epochs": 16,
+    "on": {25: 6, 7.65: 3},  # further epochs at one level alone
+    "rate_on": 1e-3,
+    "tested": {"bsd68": (5, 15, 25, 50), "set12": (15, 25, 50), "bsd17": (7.65, 25)},
+    "bm3d": {"bsd17": (25,)},
+    "noise_seed": 2018,
+    "patches": {"side": 48, "stride": 12},  # for overlapping patches
+    "map": {"set": "bsd6", "level": 25, "low": 5, "schedule": (25, 15, 10, 7, 5)},
+    "strengths": (0.25, 0.5, 0.7, 1.0),
+    "tuned": 2,  # training photographs
+    "iterations": 40,  # of L-BFGS at a level
+    "inpainting": {"missing": 0.7, "noise": 5, "schedule": (50, 25, 15, 10, 5)},
+    "shown": ("camera", (60, 180), 160),  # name, top left corner, side
+}
+QUICK = {
+    "layers": ((8, 2, 16), (3, 1, 16)),
+    "crop": 32,
+    "crops": 64,
+    "epochs": 2,
+    "on": {25: 1},
+    "tested": {"bsd68": (25,), "bsd17": (25,)},
+    "strengths": (0.5, 1.0),
+    "tuned": 1,
+    "iterations": 3,
+}
+EVERY = {"bsd17": 4, "bsd6": 12}  # parts of BSD68: every fourth image, every twelfth
+# From the repositories of the methods: weights (None: not learned, or no network), PSNR on
+# BSD68; "minimised" where x_hat is a minimiser and not one step or one pass.
+PUBLISHED = {
+    "PoGMDM, one step": (5_376, {5: 36.21, 15: 29.70, 25: 27.26}),
+    "CRR, minimised": (13_763, {5: 36.96, 15: 30.54, 25: 28.10}),
+    "WCRR, minimised": (13_763, {5: 37.65, 15: 31.21, 25: 28.68}),
+    "BM3D": (None, {15: 31.07, 25: 28.57, 50: 25.62}),
+    "EPLL": (None, {15: 31.21, 25: 28.68, 50: 25.67}),
+    "WNNM": (None, {15: 31.37, 25: 28.83, 50: 25.87}),
+    "TNRD": (27_000, {15: 31.42, 25: 28.92, 50: 25.97}),
+    "DnCNN": (556_000, {15: 31.73, 25: 29.23, 50: 26.23}),
+    "TDV": (400_000, {15: 31.82, 25: 29.36, 50: 26.43}),
+}
+
+
+def main(args):
+    run = Run(__file__, args, SETTINGS, QUICK)
+    at = run.settings
+    sets = load(run, args)
+    rng = np.random.default_rng([run.first, 4])
+    x = photographs.patches(sets.pop("train"), at.crop, at.crops, rng)
+    for seed in run.seeds:
+        models = train_all(run, x, seed)
+        measure(run, sets, models)
+    deen_all = models["deen"]
+    with run.stage("as a prior"):
+        strengths = tune_strength(run, deen_all, x)
+        as_prior(run, sets, deen_all, strengths)
+        pictures = draw_from(run, models, strengths)
+    for name, model in models.items():
+        run.export(model, name)
+    preset(run, deen_all, len(x))
+    draw(run, models, pictures)
+    shown = ("deen", *models, "bm3d", "deen-patches", "noisy")
+    names = [
+        f"{s}/psnr@{v}/{m}" for s in at.tested for v in at.tested[s] for m in shown
+    ]
+    run.finish(dict.fromkeys(names))
+    if run.data["train"]["stand-in"]:
+        print("no photographs of the Berkeley set: scikit-image's stand in")
+
+
+def load(run, args):
+    """Return {set: images}; what they are goes to run.data."""
+    sets = {}
+    for name in ("train", "bsd68", "set12"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # `main` says so itself
+            found = photographs.load(name, args.data, stand_in=True)
+        run.data[name] = {
+            "source": found.source,
+            "stand-in": found.source == photographs.STAND_IN,
+            "sha256": found.sha256,
+            "images": len(found.images),
+        }
+        sets[name] = found.images
+        if run.quick:
+            sets[name] = [image[:96, :80] for image in found.images]
+    return sets
+
+
+# ---- training ------------------------------------------------------------------------
+
+
+def train_all(run, x, seed):
+    """Return {name: model}: one for all levels, then each of a level alone, from there on."""
+    at = run.settings
+    low, high = (level / 255 for level in at.levels)
+    models = {"deen": train(run, x, seed, "deen", (low, high), at.epochs, at.rate)}
+    for level, epochs in at.on.items():
+        name, start = f"deen-{level}", models["deen"]
+        models[name] = train(run, x, seed, name, level / 255, epochs, at.rate_on, start)
+    return models
+
+
+def train(run, x, seed, name, sigma, epochs, rate, start=None):
+    at = run.settings
+    network = networks.DeepField(at.layers, seed=seed)
+    model = deen.DEEN(network=network, sigma=sigma, seed=seed)
+    model.adapt(x)
+    if start is not None:
+        pairs = zip(model.trainable_variables, start.trainable_variables, strict=True)
+        for weight, value in pairs:
+            weight.assign(value)
+    steps = epochs * -(-len(x) // at.batch)
+    warmup = min(at.warmup, steps // 4)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0, steps - warmup, warmup_target=rate, warmup_steps=warmup
+    )
+    adam = keras.optimizers.Adam(schedule, beta_2=0.99)
+    model.compile(adam, jit_compile=False)  # convolutions: the plain graph is faster
+    with run.stage(f"train {name}"):
+        losses, seconds = run.fit(
+            model, x, batch_size=at.batch, epochs=epochs, name=f"{name}, seed {seed}"
+        )
+    run.metric(f"{name}/weights", count(model))
+    run.metric(f"{name}/seconds", seconds)
+    run.arrays(f"training/{name}", {"loss": losses}, equation="Eq. 19", unit="1")
+    return model
+
+
+def count(model):
+    return sum(int(np.prod(weight.shape)) for weight in model.trainable_variables)
+
+
+# ---- one step ------------------------------------------------------------------------
+
+
+def measure(run, sets, models):
+    """PSNR and SSIM of every method on every set at every level, and time."""
+    at = run.settings
+    for name, levels in at.tested.items():
+        for level in levels:
+            methods = {"noisy": lambda xi, s: xi} | {
+                model: one_step(models[model])
+                for model in models
+                if model in ("deen", f"deen-{level}")
+            }
+            if name == "bsd17" and level == 25:
+                side, stride = at.patches["side"], at.patches["stride"]
+                methods["deen-patches"] = by_patches(models["deen"], side, stride)
+            if level in at.bm3d.get(name, ()) and bm3d():
+                methods["bm3d"] = bm3d()
+            for method, denoise in methods.items():
+                record(run, sets, name, level, method, denoise, models)
+
+
+def one_step(model):
+    return lambda xi, sigma: denoise_image(model, xi, sigma)
+
+
+def by_patches(model, side, stride):
+    """The same energy, of patches: their denoisings are averaged."""
+
+    class Patches:
+        point_shape = (side, side, 1)
+
+        def __init__(self, sigma):
+            self.sigma = sigma
+
+        def denoise(self, xi):
+            return model.denoise(xi, self.sigma)
+
+    return lambda xi, sigma: denoise_image(Patches(sigma), xi, stride=stride)
+
+
+def bm3d():
+    """Return BM3D as a method, or None where the package is not installed."""
+    try:
+        from bm3d import bm3d
+    except ImportError:
+        return None
+    return lambda xi, sigma: bm3d(xi, sigma)
+
+
+def noisy(run, image, index, level):
+    rng = np.random.default_rng([run.settings.noise_seed, index, round(100 * level)])
+    return (image + level / 255 * rng.normal(size=image.shape)).astype("float32")
+
+
+def images_of(sets, name):
+    """Return [(index, image)] of a set or a part of BSD68."""
+    every = list(enumerate(sets["bsd68" if name in EVERY else name]))
+    return every[:: EVERY.get(name, 1)]
+
+
+def record(run, sets, name, level, method, denoise, models):
+    """Record PSNR and SSIM of a method at a level of a set, and its time."""
+
+    def compute():
+        psnr, ssim, seconds = [], [], np.inf
+        images = images_of(sets, name)
+        for index, image in run.each(images, unit="photograph"):
+            xi = noisy(run, image, index, level)
+            if not psnr:
+                denoise(xi, level / 255)  # compiles
+            start = time.perf_counter()
+            x_hat = denoise(xi, level / 255)
+            spent = time.perf_counter() - start
+            seconds = min(seconds, spent / image.size * 1e6)
+            quality = judge(image, x_hat)
+            psnr.append(quality[0]), ssim.append(quality[1])
+        return {"psnr": np.array(psnr), "ssim": np.array(ssim), "seconds": seconds}
+
+    decided = (method, run.data, *map(weights_of, models.values()))
+    with run.stage(f"test {method}"):
+        result = run.once(f"{name}-{level}-{method}", compute, *decided)
+    run.metric(f"{name}/psnr@{level}/{method}", result["psnr"].mean())
+    run.metric(f"{name}/ssim@{level}/{method}", result["ssim"].mean())
+    if (
+        level == 25
+        and method != "noisy"
+        and f"{method}/seconds_a_megapixel" not in (run.recorded)
+    ):
+        run.metric(f"{method}/seconds_a_megapixel", result["seconds"])
+
+
+def judge(image, x_hat):
+    """Return PSNR and SSIM of an answer, clipped to [0, 1]."""
+    pair = image.reshape(1, -1), np.clip(x_hat, 0, 1).reshape(1, -1)
+    psnr, ssim = metrics.psnr(*pair, 1.0), metrics.ssim(*pair, image.shape, 1.0)
+    return psnr[0], ssim[0]
+
+
+def weights_of(model):
+    return content(*(weight.numpy() for weight in model.weights))
+
+
+# ---- as a prior ----------------------------------------------------------------------
+
+
+def schedules(run):
+    return {
+        "map": (run.settings.map["low"],),
+        "map-schedule": run.settings.map["schedule"],
+    }
+
+
+def minimise(run, model, y, level, levels, strength, **operator):
+    return inverse.minimise(
+        model,
+        y,
+        level / 255,
+        sigmas=[v / 255 for v in levels],
+        strength=strength,
+        iterations=run.settings.iterations,
+        **operator,
+    )
+
+
+def tune_strength(run, model, x):
+    """Return the strength of the prior that has the best PSNR on training photographs."""
+    at, best, level = run.settings, {}, run.settings.map["level"]
+    images = x[: at.tuned, ..., 0]
+    pairs = [(y, noisy(run, y, 1000 + i, level)) for i, y in enumerate(images)]
+    for name, levels in schedules(run).items():
+
+        def quality(strength, levels=levels):
+            answers = [
+                minimise(run, model, xi, level, levels, strength) for _, xi in pairs
+            ]
+            return np.mean(
+                [
+                    judge(y, x_hat)[0]
+                    for (y, _), x_hat in zip(pairs, answers, strict=True)
+                ]
+            )
+
+        def compute(quality=quality):
+            return {"psnr": np.array([quality(strength) for strength in at.strengths])}
+
+        result = run.once(f"strength-{name}", compute, weights_of(model), run.data)
+        best[name] = at.strengths[int(np.argmax(result["psnr"]))]
+        run.metric(f"deen-{name}/strength", best[name])
+    return best
+
+
+def as_prior(run, sets, model, strengths):
+    """Minimisers on a part of BSD68, beside one step."""
+    at, models = run.settings, {"deen": model}
+    name, level = at.map["set"], at.map["level"]
+    record(run, sets, name, level, "deen", one_step(model), models)
+    for method, levels in schedules(run).items():
+
+        def denoise(xi, sigma, levels=levels, strength=strengths[method]):
+            return minimise(run, model, xi, 255 * sigma, levels, strength)
+
+        record(run, sets, name, level, f"deen-{method}", denoise, models)
+
+
+def draw_from(run, models, strengths):
+    """Return the pictures of scikit-image's photograph, with their PSNR recorded."""
+    at, model = run.settings, models["deen"]
+    name, (top, left), side = at.shown
+    image = photographs.scikit_image(name).astype("float32") / 255
+    image = image[top : top + side, left : left + side]
+    run.data["shown"] = {"photograph": name, "source": photographs.STAND_IN}
+    level = at.map["level"]
+    xi = noisy(run, image, 0, level)
+    special = models.get(f"deen-{level}", model)
+
+    def denoised():
+        answers = {"noisy": xi, "deen": denoise_image(model, xi, level / 255)}
+        answers[f"deen-{level}"] = denoise_image(special, xi, level / 255)
+        for method, levels in schedules(run).items():
+            strength = strengths[method]
+            answers[f"deen-{method}"] = minimise(
+                run, model, xi, level, levels, strength
+            )
+        if bm3d():
+            answers["bm3d"] = bm3d()(xi, level / 255)
+        return answers
+
+    def inpainted():
+        holes = at.inpainting
+        rng = np.random.default_rng([at.noise_seed, 7])
+        known = rng.random(image.shape) >= holes["missing"]
+        y = noisy(run, image, 1, holes["noise"])[known]
+
+        def adjoint(r):
+            x = np.zeros(image.shape)
+            x[known] = r
+            return x
+
+        from skimage.restoration import inpaint_biharmonic
+
+        start = inpaint_biharmonic(adjoint(y), ~known)
+        x_hat = minimise(
+            run,
+            model,
+            y,
+            holes["noise"],
+            holes["schedule"],
+            1.0,
+            forward=lambda x: x[known],
+            adjoint=adjoint,
+            start=start,
+        )
+        measured = np.where(known, adjoint(y), 1.0)
+        return {"measured": measured, "biharmonic": start, "inpainted": x_hat}
+
+    decided = (strengths, *map(weights_of, models.values()))
+    pictures = {"clean": image}
+    pictures |= run.once("shown", denoised, *decided)
+    pictures |= run.once("inpainting", inpainted, *decided)
+    for method, picture in pictures.items():
+        if method not in ("clean", "measured"):
+            run.metric(f"shown/psnr/{method}", judge(image, picture)[0])
+    run.arrays("pictures", pictures, unit="pixels in [0, 1]")
+    return pictures
+
+
+def preset(run, model, crops):
+    """Keep the energy of all levels as `reproduce/presets.py` takes it."""
+    folder = run.path("models")
+    folder.mkdir(exist_ok=True)
+    model.save(folder / "photographs.keras")
+    at, source = run.settings, run.data["train"]["source"]
+    kept = ("layers", "levels", "crop", "batch", "rate", "epochs")
+    card = {
+        "about": "whole photographs, of any size, at noise levels from 5 to 50 / 255",
+        "points": "images (n, height, width, 1) of pixels in [0, 1]",
+        "data": f"{source}, {crops:,} parts of {at.crop} x {at.crop}",
+        "licence": "for research and education"
+        if source == photographs.BERKELEY
+        else "public domain and free licences, see scikit-image",
+        "settings": {name: getattr(at, name) for name in kept} | {"seed": run.first},
+        "numbers": {
+            name: run.median(name)
+            for name in run.recorded
+            if name.startswith("bsd68/psnr") and name.endswith("/deen")
+        },
+    }
+    write(folder / "photographs.json", json.dumps(card, indent=1) + "\n")
+
+
+# ---- figure --------------------------------------------------------------------------
+
+
+def draw(run, models, pictures):
+    figure = plt.figure(figsize=(WIDTH, 8.2), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=(3.3, 4.9))
+    by_weights, by_level = above.subplots(1, 2, width_ratios=(3, 2))
+    draw_weights(run, models, by_weights)
+    draw_levels(run, models, by_level)
+    draw_pictures(run, pictures, below.subplots(2, 4))
+    said = (
+        "" if not run.data["train"]["stand-in"] else "\nNOT the field's photographs: "
+    )
+    said += "scikit-image's stand in" if said else ""
+    figure.suptitle(f"Whole photographs, seed {run.first}{said}")
+    run.figure(figure, run.name)
+
+
+def draw_weights(run, models, ax):
+    """PSNR on BSD68 at 25 against the number of weights."""
+    for method, (weights, psnr) in PUBLISHED.items():
+        if weights is None:
+            ax.axhline(psnr[25], color="0.75", lw=0.8)
+            ax.text(
+                1.02, psnr[25], method, transform=ax.get_yaxis_transform(), va="center"
+            )
+            continue
+        ax.plot(weights, psnr[25], "o", mfc="white", color="k")
+        ax.annotate(method, (weights, psnr[25]), (5, -9), textcoords="offset points")
+    for k, name in enumerate(n for n in ("deen", "deen-25") if n in models):
+        value = run.median(f"bsd68/psnr@25/{name}")
+        words = {"deen": "all levels, one step", "deen-25": "this level, one step"}[
+            name
+        ]
+        ax.plot(run.median(f"{name}/weights"), value, "s", color=f"C{k}", label=words)
+    ax.set(xscale="log", xlabel="weights", ylabel="PSNR on BSD68, dB", xlim=(3e3, 1e6))
+    ax.set_title("(a) noise 25 / 255: ours filled, published open")
+    ax.legend(loc="lower right", title="DEEN, measured here")
+
+
+def draw_levels(run, models, ax):
+    """PSNR on BSD68 over that of BM3D, level by level."""
+    base = PUBLISHED["BM3D"][1]
+    for k, method in enumerate(("WCRR, minimised", "TNRD", "DnCNN")):
+        at = [v for v in PUBLISHED[method][1] if v in base]
+        values = [PUBLISHED[method][1][v] - base[v] for v in at]
+        ax.plot(at, values, "o:", mfc="white", color=f"{0.25 * k}", label=method)
+    at = [v for v in run.settings.tested["bsd68"] if v in base]
+    values = [run.median(f"bsd68/psnr@{v}/deen") - base[v] for v in at]
+    ax.plot(at, values, "s-", label="DEEN, all levels")
+    at = [v for v in at if f"deen-{v}" in models]
+    values = [run.median(f"bsd68/psnr@{v}/deen-{v}") - base[v] for v in at]
+    ax.plot(at, values, "s", label="DEEN, each level")
+    ax.axhline(0, color="k", lw=0.6)
+    ax.set(xlabel="noise level, 1/255", ylabel="dB above BM3D (published), BSD68")
+    ax.set_title("(b) one energy for all levels")
+    ax.legend()
+
+
+def draw_pictures(run, pictures, axes):
+    level, at = run.settings.map["level"], run.settings.inpainting
+    special = f"deen-{level}"
+    titles = {
+        "clean": f"(c) {run.settings.shown[0]}",
+        "noisy": f"noise {level} / 255",
+        special if special in pictures else "deen": "DEEN, one step",
+        "bm3d" if "bm3d" in pictures else "deen-map": "BM3D"
+        if "bm3d" in pictures
+        else "DEEN, minimised",
+        "deen-map-schedule": "DEEN, minimised down the levels",
+        "measured": f"(d) {at['missing']:.0%} missing, noise {at['noise']} / 255",
+        "biharmonic": "biharmonic inpainting",
+        "inpainted": "minimiser with DEEN's energy",
+    }
+    for ax, (name, title) in zip(axes.flat, titles.items(), strict=True):
+        if f"shown/psnr/{name}" in run.recorded:
+            title += f"\n{run.median(f'shown/psnr/{name}'):.2f} dB"
+        ax.imshow(pictures[name], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        ax.set_title(title)
+        ax.axis("off")
+
+
+if __name__ == "__main__":
+    main(args)
