@@ -37,6 +37,7 @@ COMMANDS = {
     "sampling": "python reproduce/sampling.py --seeds 3 --data DIR",
     "digits": "python reproduce/digits.py --data DIR",
     "dimensions": "python reproduce/dimensions.py",
+    "photographs": "python reproduce/photographs.py --data DIR",
     "presets": "python reproduce/presets.py --data DIR",
 }
 
