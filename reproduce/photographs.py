@@ -46,13 +46,14 @@ from deen_tf.images import denoise_image
 SETTINGS = {  # noise levels in 1/255
     "layers": ((8, 2, 64), (3, 1, 64), (3, 1, 64)),
     "levels": (5, 50),
-    "crop": 48,
-    "crops": 8192,
-    "batch": 8,
+    "residual": 6,
+    "crop": 64,
+    "crops": 4096,
+    "batch": 4,
     "rate": 2e-3,
     "warmup": 100,  # steps
-    "epochs": 16,
-    "on": {25: 6, 7.65: 3},  # further epochs at one level alone
+    "epochs": 11,
+    "on": {25: 4, 7.65: 2},  # further epochs at one level alone
     "rate_on": 1e-3,
     "tested": {"bsd68": (5, 15, 25, 50), "set12": (15, 25, 50), "bsd17": (7.65, 25)},
     "bm3d": {"bsd17": (25,)},
@@ -154,7 +155,7 @@ def train_all(run, x, seed):
 
 def train(run, x, seed, name, sigma, epochs, rate, start=None):
     at = run.settings
-    network = networks.DeepField(at.layers, seed=seed)
+    network = networks.DeepField(at.layers, at.residual, seed=seed)
     model = deen.DEEN(network=network, sigma=sigma, seed=seed)
     model.adapt(x)
     if start is not None:
@@ -415,7 +416,7 @@ def preset(run, model, crops):
     folder.mkdir(exist_ok=True)
     model.save(folder / "photographs.keras")
     at, source = run.settings, run.data["train"]["source"]
-    kept = ("layers", "levels", "crop", "batch", "rate", "epochs")
+    kept = ("layers", "residual", "levels", "crop", "batch", "rate", "epochs")
     card = {
         "about": "whole photographs, of any size, at noise levels from 5 to 50 / 255",
         "points": "images (n, height, width, 1) of pixels in [0, 1]",

@@ -1,19 +1,26 @@
 """A deep field of experts: an energy of images of any size, at any noise level.
 
     u = W_1 * (x / sigma),    h_1 = silu(g_1 u + b_1),    h_l = silu(g_l (W_l * h_{l-1}) + b_l)
+    r = V^T * (g_r h_L)
 
-    E(x, sigma) = sum_p [ 1/2 <c, u(p)^2> + sum_l <a_l, h_l(p)> ]
+    E(x, sigma) = sum_p [ 1/2 |r(p)|^2 + 1/2 <c, u(p)^2> + sum_l <a_l, h_l(p)> ]
 
 * are convolutions, p their places, every one an expert (Eq. 24) of the windows of the layer's
 reach. It is a field of experts whose first filters have mean zero, so that brightness costs
-nothing, and whose experts are potentials of one channel each, learned through the layers
-above: the gradient goes back through all of them, and is a network of twice the depth with
-the same weights. The quadratic experts are what a Gaussian field has.
+nothing. The quadratic experts are what a Gaussian field has; the others are potentials of one
+channel each; and r is a picture put together by further filters, whose square is counted: what
+does not belong in a photograph (E = |r|^2 / 2 alone has the step x - J^T r, J = dr/dx: a
+network of twice the depth, with the same weights).
+
+An image and the same image turned or mirrored have one energy: the filters of every layer are
+turned copies of an eighth of them, and what one copy sees of the others is turned with it
+(Cohen and Welling, "Group equivariant convolutional networks", ICML 2016). So a network has an
+eighth of the weights.
 
 In units of the noise, x / sigma, there is noise of variance 1 at every level, below images of
 another contrast. The rest the level tells by v = log(s / sigma), s the standard deviation of
-the data: c, a_l, g_l and b_l are quadratic functions of v, each with its own coefficients.
-Where there is one level they are constants.
+the data: c, a_l, g_l, g_r and b_l are quadratic functions of v, each with its own
+coefficients. Where there is one level they can be constants.
 
 The image is continued by its mirror image, and the places p are those within the image; all
 else are convolutions, which take an image of any size. What E says of a pixel (its score)
@@ -32,6 +39,7 @@ import tensorflow as tf
 from deen_tf.checks import whole
 
 FIRST = 1.0  # standard deviation of noise after the first filters, at the start
+BACK = 0.02  # of the weights V
 TERMS = 3  # of a polynomial in the level
 
 
@@ -44,6 +52,8 @@ class DeepField(keras.layers.Layer):
     layers : sequence of (size, stride, channels)
         Side of the filters in pixels of their input, step from one place to the next, number
         of filters.
+    residual : int
+        Side in pixels of the filters V that make r; 0 for an energy without it.
     levels : bool
         Whether the noise level decides more than the unit.
     symmetric : bool
@@ -68,7 +78,8 @@ class DeepField(keras.layers.Layer):
 
     def __init__(
         self,
-        layers=((8, 2, 64), (3, 1, 64), (3, 2, 64)),
+        layers=((8, 2, 64), (3, 1, 64), (3, 1, 64)),
+        residual=6,
         levels=True,
         symmetric=True,
         seed=0,
@@ -102,11 +113,22 @@ class DeepField(keras.layers.Layer):
                 )
             self.reach += (size - 1) * self.stride
             self.stride *= stride
-        self.margin = (self.reach + 1 - self.stride) // 2
-        self.any_size = max(1, self.reach - self.margin)
+        self.residual = whole(residual, "residual", least=0)
+        # Places beyond the image, whose filters reach into it.
+        self.overlap = self.residual - self.stride if self.residual else 0
+        odd = self.residual and (self.reach - self.residual) % 2 == 0
+        if odd or self.overlap < 0 or self.overlap % (2 * self.stride):
+            raise ValueError(
+                f"residual must be 1, 3, 5, ... times all layers' stride = {self.stride}, even "
+                f"or odd as their window of {self.reach + 1} pixels is, or 0; got {residual}"
+            )
+        self.window = self.reach + 1
+        self.margin = (self.window - self.stride + self.overlap) // 2
+        self.any_size = max(1, self.window - 1 + self.overlap - self.margin)
+        self.reach += max(0, self.residual - 1)
 
     def get_config(self):
-        names = ("levels", "symmetric", "seed")
+        names = ("residual", "levels", "symmetric", "seed")
         own = {name: getattr(self, name) for name in names}
         return super().get_config() | own | {"layers": self.convolutions}
 
@@ -136,6 +158,11 @@ class DeepField(keras.layers.Layer):
             before, channels = turns, own
         quadratic = np.zeros((terms, self.convolutions[0][2] // turns))
         self.quadratic = self._weight("quadratic", quadratic)
+        if self.residual:
+            shape = (self.residual, self.residual, 1, input_shape[-1], channels)
+            back = BACK * rng.normal(size=shape)
+            self.back = self._weight("back", back)
+            self.back_gains = self._weight("back_gains", np.zeros((terms, channels)))
         self.built = True
 
     def _weight(self, name, value):
@@ -144,13 +171,8 @@ class DeepField(keras.layers.Layer):
         return weight
 
     def start(self, x, sigma, gain, rng):
-        """Take the contrast of the data, and begin at an energy of zero."""
+        """Take the contrast of the data."""
         self.spread.assign(np.std(x))
-        self.silence()
-
-    def silence(self):
-        for weight in (*self.experts, self.quadratic):
-            weight.assign(tf.zeros_like(weight))
 
     def call(self, x, sigma):
         return tf.concat(self.maps(x, sigma, summed=True), axis=-1)
@@ -175,19 +197,42 @@ class DeepField(keras.layers.Layer):
             return tf.reduce_sum(h, axis=(1, 2)) * weight[:, 0, 0]
 
         h, maps = self._continued(x / sigma), []
-        reach, step = self.reach, 1  # of the layers to come, in pixels of the image
+        reach, step = (
+            self.window - 1,
+            1,
+        )  # of the layers to come, in pixels of the image
         for i, (size, stride, _) in enumerate(self.convolutions):
             reach, step = reach - (size - 1) * step, step * stride
-            first = (reach + step - self.stride) // (2 * step)
-            rows, columns = (self.stride // step * n for n in self._places(x))
-            filters = self.all_filters(i, x.dtype)
-            u = tf.nn.conv2d(h, filters, stride, "VALID")
+            first = (self.overlap + reach + step - self.stride) // (2 * step)
+            rows, columns = (n * self.stride // step for n in self._places(x))
+            u = tf.nn.conv2d(h, self.all_filters(i, x.dtype), stride, "VALID")
             if i == 0:
                 maps.append(over_places(tf.square(u) / 2, at(self.quadratic)))
             u = (1 + at(self.gains[i])) * u + at(self.biases[i])
             h = u * tf.sigmoid(u)
             maps.append(over_places(h, at(self.experts[i])))
+        if self.residual:
+            r = self._put_together((1 + at(self.back_gains)) * h, tf.shape(x))
+            maps.append(tf.square(r) / 2)
+            if summed:
+                maps[-1] = tf.reduce_sum(maps[-1], axis=(1, 2))
         return maps
+
+    def _put_together(self, h, shape):
+        """Return r within the image, of the shape of x."""
+        back = tf.cast(self.back, h.dtype)
+        if self.symmetric:
+            back = tf.gather(tf.reshape(back, (-1,)), turned(back.shape))
+        else:
+            back = back[:, :, 0]
+        rows, columns = (
+            (side - 1) * self.stride + self.residual
+            for side in tf.unstack(tf.shape(h)[1:3])
+        )
+        whole = [shape[0], rows, columns, shape[3]]
+        r = tf.nn.conv2d_transpose(h, back, whole, self.stride, "VALID")
+        first = self.overlap
+        return r[:, first : first + shape[1], first : first + shape[2]]
 
     def all_filters(self, i, dtype="float32"):
         """Return the filters of layer i, (size, size, channels before, channels)."""
@@ -205,10 +250,8 @@ class DeepField(keras.layers.Layer):
     def _continued(self, x):
         """Return the images continued by their mirror images."""
         sides = []
-        for side, places in zip(
-            tf.unstack(tf.shape(x)[1:3]), self._places(x), strict=True
-        ):
-            whole = (places - 1) * self.stride + self.reach + 1
+        for side, places in zip(tf.unstack(tf.shape(x)[1:3]), self._places(x)):
+            whole = (places - 1) * self.stride + self.overlap + self.window
             sides.append([self.margin, whole - self.margin - side])
         return tf.pad(x, [[0, 0], *sides, [0, 0]], "SYMMETRIC")
 
