@@ -106,8 +106,7 @@ def test_a_preset_is_trained_on_and_saved(tmp_path):
 
 def test_the_script_makes_a_preset_of_any_class(tmp_path, monkeypatch):
     model = deen.DSM((4,), sigma=0.3, seed=2)
-    model.compile(jit_compile=False)
-    model.fit(np.random.default_rng(0).normal(size=(64, 3)), verbose=0)
+    model.build((None, 3))
     made = type("Made", (), {"quick": False, "origin": dict.fromkeys(script.MADE_BY)})
     card = dict.fromkeys(("about", "points", "data", "licence", "settings"), "x")
     script.keep(made, tmp_path, "digits", model, card | {"numbers": {"a": 0.123456}})
