@@ -52,8 +52,8 @@ SETTINGS = {  # noise levels in 1/255
     "batch": 4,
     "rate": 2e-3,
     "warmup": 100,  # steps
-    "epochs": 11,
-    "on": {25: 4, 7.65: 2},  # further epochs at one level alone
+    "epochs": 7,
+    "on": {25: 3, 7.65: 2},  # further epochs at one level alone
     "rate_on": 1e-3,
     "tested": {"bsd68": (5, 15, 25, 50), "set12": (15, 25, 50), "bsd17": (7.65, 25)},
     "bm3d": {"bsd17": (25,)},
