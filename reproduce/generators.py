@@ -50,7 +50,7 @@ class Judge:
                 layers.Conv2D(64, 3, activation="relu"),
                 layers.MaxPooling2D(),
                 layers.Flatten(),
-                layers.Dropout(0.5),
+                layers.Dropout(0.3),
                 layers.Dense(units, activation="relu"),
             ]
         )
@@ -61,7 +61,7 @@ class Judge:
 
     def fit(self, x, y, epochs):
         """Train on digits x (n, 784) and labels y; return the weights, {name: array}."""
-        rate = keras.optimizers.schedules.CosineDecay(1e-3, epochs * -(-len(x) // 128))
+        rate = keras.optimizers.schedules.CosineDecay(2e-3, epochs * -(-len(x) // 128))
         self.network.compile(
             keras.optimizers.Adam(rate), "sparse_categorical_crossentropy"
         )
