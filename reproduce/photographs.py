@@ -53,16 +53,15 @@ SETTINGS = {  # noise levels in 1/255
     "rate": 2e-3,
     "warmup": 100,  # steps
     "epochs": 7,
-    "on": {25: 3, 7.65: 2},  # further epochs at one level alone
+    "on": {25: 3, 7.65: 1},  # further epochs at one level alone
     "rate_on": 1e-3,
     "tested": {"bsd68": (5, 15, 25, 50), "set12": (15, 25, 50), "bsd17": (7.65, 25)},
-    "bm3d": {"bsd17": (25,)},
     "noise_seed": 2018,
-    "patches": {"side": 48, "stride": 12},  # for overlapping patches
-    "map": {"set": "bsd6", "level": 25, "low": 5, "schedule": (25, 15, 10, 7, 5)},
+    "patches": {"side": 48, "stride": 16},  # for overlapping patches
+    "map": {"set": "bsd4", "level": 25, "low": 5, "schedule": (25, 12, 5)},
     "strengths": (0.25, 0.5, 0.7, 1.0),
     "tuned": 2,  # training photographs
-    "iterations": 40,  # of L-BFGS at a level
+    "iterations": 30,  # of L-BFGS at a level
     "inpainting": {"missing": 0.7, "noise": 5, "schedule": (50, 25, 15, 10, 5)},
     "shown": ("camera", (60, 180), 160),  # name, top left corner, side
 }
@@ -77,7 +76,10 @@ QUICK = {
     "tuned": 1,
     "iterations": 3,
 }
-EVERY = {"bsd17": 4, "bsd6": 12}  # parts of BSD68: every fourth image, every twelfth
+EVERY = {
+    "bsd17": 4,
+    "bsd4": 17,
+}  # parts of BSD68: every fourth image, every seventeenth
 # From the repositories of the methods: weights (None: not learned, or no network), PSNR on
 # BSD68; "minimised" where x_hat is a minimiser and not one step or one pass.
 PUBLISHED = {
@@ -199,8 +201,6 @@ def measure(run, sets, models):
             if name == "bsd17" and level == 25:
                 side, stride = at.patches["side"], at.patches["stride"]
                 methods["deen-patches"] = by_patches(models["deen"], side, stride)
-            if level in at.bm3d.get(name, ()) and bm3d():
-                methods["bm3d"] = bm3d()
             for method, denoise in methods.items():
                 record(run, sets, name, level, method, denoise, models)
 
@@ -340,6 +340,8 @@ def as_prior(run, sets, model, strengths):
     at, models = run.settings, {"deen": model}
     name, level = at.map["set"], at.map["level"]
     record(run, sets, name, level, "deen", one_step(model), models)
+    if bm3d():
+        record(run, sets, name, level, "bm3d", bm3d(), {})
     for method, levels in schedules(run).items():
 
         def denoise(xi, sigma, levels=levels, strength=strengths[method]):
