@@ -16,6 +16,7 @@ error, and from the energy of the noise level s itself. It is there for A = I on
 """
 
 import numpy as np
+import tensorflow as tf
 
 from deen_tf.checks import as_numbers, as_points, positive, whole
 
@@ -90,10 +91,9 @@ def minimise(
         x = flat.reshape(shape)
         residual = forward(x) - y
         points = x.reshape(batch).astype("float32")
-        value = np.sum(residual**2) / (2 * power)
-        value += strength * float(np.asarray(prior.energy(points), "float64")[0])
-        slope = adjoint(residual) / power
-        slope -= strength * np.asarray(prior.score(points), "float64").reshape(shape)
+        energy, score = _energy_and_score(prior, points)
+        value = np.sum(residual**2) / (2 * power) + strength * float(energy[0])
+        slope = adjoint(residual) / power - strength * score.reshape(shape)
         return value, slope.ravel()
 
     shape = x.shape
@@ -108,6 +108,14 @@ def minimise(
         )
         x = found.x.reshape(shape)
     return x.astype("float32")
+
+
+def _energy_and_score(prior, points):
+    if hasattr(prior, "energy_and_score"):  # of one pass forth and back
+        pair = prior.energy_and_score(tf.constant(points))
+    else:
+        pair = prior.energy(points), prior.score(points)
+    return (np.asarray(part, "float64") for part in pair)
 
 
 def _priors(model, sigmas):

@@ -61,7 +61,7 @@ SETTINGS = {  # noise levels in 1/255
     "map": {"set": "bsd4", "level": 25, "low": 5, "schedule": (25, 12, 5)},
     "strengths": (0.25, 0.5, 0.7, 1.0),
     "tuned": 2,  # training photographs
-    "iterations": 30,  # of L-BFGS at a level
+    "iterations": 25,  # of L-BFGS at a level
     "inpainting": {"missing": 0.7, "noise": 5, "schedule": (50, 25, 15, 10, 5)},
     "shown": ("camera", (60, 180), 160),  # name, top left corner, side
 }
@@ -458,22 +458,29 @@ def draw_weights(run, models, ax):
     """PSNR on BSD68 at 25 against the number of weights."""
     for method, (weights, psnr) in PUBLISHED.items():
         if weights is None:
-            ax.axhline(psnr[25], color="0.75", lw=0.8)
-            ax.text(
-                1.02, psnr[25], method, transform=ax.get_yaxis_transform(), va="center"
-            )
+            ax.axhline(psnr[25], color="0.75", lw=0.8, zorder=0)
+            va = "top" if method == "BM3D" else "bottom"
+            ax.text(9.5e5, psnr[25], method, ha="right", va=va, color="0.4", fontsize=7)
             continue
         ax.plot(weights, psnr[25], "o", mfc="white", color="k")
-        ax.annotate(method, (weights, psnr[25]), (5, -9), textcoords="offset points")
+        left = method == "TDV"
+        ax.annotate(
+            method,
+            (weights, psnr[25]),
+            (-6 if left else 6, 0),
+            textcoords="offset points",
+            ha="right" if left else "left",
+            va="center",
+        )
     for k, name in enumerate(n for n in ("deen", "deen-25") if n in models):
         value = run.median(f"bsd68/psnr@25/{name}")
-        words = {"deen": "all levels, one step", "deen-25": "this level, one step"}[
+        words = {"deen": "one energy for 5 to 50", "deen-25": "trained on at 25 alone"}[
             name
         ]
         ax.plot(run.median(f"{name}/weights"), value, "s", color=f"C{k}", label=words)
     ax.set(xscale="log", xlabel="weights", ylabel="PSNR on BSD68, dB", xlim=(3e3, 1e6))
     ax.set_title("(a) noise 25 / 255: ours filled, published open")
-    ax.legend(loc="lower right", title="DEEN, measured here")
+    ax.legend(loc="lower right", title="DEEN, one step, measured here")
 
 
 def draw_levels(run, models, ax):
@@ -488,9 +495,10 @@ def draw_levels(run, models, ax):
     ax.plot(at, values, "s-", label="DEEN, all levels")
     at = [v for v in at if f"deen-{v}" in models]
     values = [run.median(f"bsd68/psnr@{v}/deen-{v}") - base[v] for v in at]
-    ax.plot(at, values, "s", label="DEEN, each level")
+    ax.plot(at, values, "s", label="DEEN, trained on at one")
     ax.axhline(0, color="k", lw=0.6)
     ax.set(xlabel="noise level, 1/255", ylabel="dB above BM3D (published), BSD68")
+    ax.set_xticks(list(base))
     ax.set_title("(b) one energy for all levels")
     ax.legend()
 

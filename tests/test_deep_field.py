@@ -13,17 +13,19 @@ from deen_tf.datasets import photographs
 from deen_tf.images import denoise_image
 
 LAYERS = ((4, 2, 3), (3, 1, 4))
-CASES = [  # layers, (height, width)
-    (LAYERS, (8, 10)),
-    (LAYERS, (9, 11)),
-    (((3, 1, 2), (3, 2, 3), (2, 1, 2)), (9, 8)),
-    (((2, 2, 3),), (5, 4)),
+CASES = [  # layers, residual, (height, width)
+    (LAYERS, 6, (12, 14)),
+    (LAYERS, 2, (9, 11)),
+    (LAYERS, 0, (9, 11)),
+    (((3, 1, 2), (3, 2, 3), (2, 1, 2)), 0, (9, 8)),
+    (((3, 1, 2), (3, 1, 2)), 5, (9, 8)),
+    (((2, 2, 3),), 2, (5, 4)),
 ]
 
 
-def random_model(layers=LAYERS, sigma=(0.1, 1.0), seed=0, symmetric=False):
+def random_model(layers=LAYERS, residual=6, sigma=(0.1, 1.0), seed=0, symmetric=False):
     """A model whose weights are all random."""
-    network = networks.DeepField(layers, symmetric=symmetric, seed=seed)
+    network = networks.DeepField(layers, residual, symmetric=symmetric, seed=seed)
     model = deen.DEEN(network=network, sigma=sigma, seed=seed)
     model.build((None, 16, 16, 1))
     rng = np.random.default_rng(seed)
@@ -41,7 +43,8 @@ def slow_energy(model, image, sigma):
     steps = np.cumprod(strides)
     reach = sum((k - 1) * s for k, s in zip(size, [1, *steps[:-1]], strict=True))
     last = steps[-1]
-    left = (reach + 1 - last) // 2
+    overlap = net.residual - last if net.residual else 0
+    left = (reach + 1 - last + overlap) // 2
     z = np.pad(image.astype("float64") / sigma, 3 * reach + 3, mode="symmetric")
     h = z[
         3 * reach + 3 - left :, 3 * reach + 3 - left :, None
@@ -65,7 +68,7 @@ def slow_energy(model, image, sigma):
         beyond -= (k - 1) * (steps[i] // stride)
         # So many places of this layer to one of the last, those in the middle of its windows.
         many = last // steps[i]
-        skip = (beyond // steps[i] + 1 - many) // 2
+        skip = ((overlap + beyond) // steps[i] + 1 - many) // 2
         rows, columns = (-(-side // last) * many for side in image.shape)
         inside = np.s_[skip : skip + rows, skip : skip + columns]
         if i == 0:
@@ -74,12 +77,23 @@ def slow_energy(model, image, sigma):
         u = (1 + g) * u + b
         h = u / (1 + np.exp(-u))
         total += (h[inside] @ a).sum()
+    if net.residual:  # every place adds its filters to the picture
+        V = np.asarray(net.back, "float64")[:, :, 0, 0]
+        h = h * (1 + v @ np.asarray(net.back_gains, "float64"))
+        r = np.zeros([n * last + net.residual for n in h.shape[:2]])
+        for p, q in np.ndindex(*h.shape[:2]):
+            part = np.s_[p * last :, q * last :]
+            r[part][: net.residual, : net.residual] += V @ h[p, q]
+        inside = np.s_[
+            overlap : overlap + image.shape[0], overlap : overlap + image.shape[1]
+        ]
+        total += (r[inside] ** 2).sum() / 2
     return total
 
 
-@pytest.mark.parametrize("layers, shape", CASES)
-def test_energy_is_the_sum_over_places(layers, shape):
-    model = random_model(layers)
+@pytest.mark.parametrize("layers, residual, shape", CASES)
+def test_energy_is_the_sum_over_places(layers, residual, shape):
+    model = random_model(layers, residual)
     x = np.random.default_rng(1).normal(size=(2, *shape, 1))
     for sigma in (0.2, 0.8):
         expected = [slow_energy(model, image[..., 0], sigma) for image in x]
@@ -88,12 +102,12 @@ def test_energy_is_the_sum_over_places(layers, shape):
             model.energy(x, sigma), expected, rtol=2e-4, atol=2e-3
         )
     experts = model.experts(x, 0.8)
-    channels = layers[0][2] + sum(layer[2] for layer in layers)
+    channels = layers[0][2] + sum(layer[2] for layer in layers) + bool(residual)
     assert experts.shape == (2, channels)  # Eq. 24
     np.testing.assert_allclose(experts.sum(1), expected, rtol=2e-4, atol=2e-3)
 
 
-@pytest.mark.parametrize("shape", ((8, 10), (9, 11)))
+@pytest.mark.parametrize("shape", ((8, 10), (9, 11)))  # even and odd sides
 def test_score_is_minus_the_slope_of_the_slow_energy(shape):
     model, sigma, step = random_model(), 0.5, 1e-5
     x = np.random.default_rng(2).normal(size=shape)
@@ -127,17 +141,18 @@ def test_brightness_and_shifts_cost_nothing():
 
 def test_the_eight_symmetries_have_one_energy():
     layers = ((4, 2, 8), (3, 1, 16), (2, 2, 8))
-    model = random_model(layers, symmetric=True)
+    model = random_model(layers, residual=4, symmetric=True)
     x = np.random.default_rng(9).normal(size=(1, 16, 12))
     energy = model.energy(x[..., None], 0.5)
     for k in range(8):
         turned = photographs.symmetry(x, k)[..., None]
         np.testing.assert_allclose(model.energy(turned, 0.5), energy, rtol=1e-4)
-    other = random_model(layers)
+    other = random_model(layers, residual=4)
     turned = photographs.symmetry(x, 1)[..., None]
     assert abs(other.energy(turned, 0.5) / other.energy(x[..., None], 0.5) - 1) > 1e-2
     # 8 + 1 and 2 channels of their own, of three layers, and what the level decides
     weights = 4 * 4 + 3 * 3 * 8 * 2 + 2 * 2 * 8 * 2 + 9 * (1 + 2 + 1) + 3
+    weights += 4 * 4 + 3  # V
     count = sum(int(np.prod(w.shape)) for w in model.trainable_variables)
     assert count == weights
     own = np.asarray(model.network.filters[0])[:, :, 0, 0, 0]
@@ -168,7 +183,7 @@ def test_it_learns_white_images_with_sign_and_scale_at_every_level():
     rng = np.random.default_rng(5)
     x = s * rng.normal(size=(512, 12, 12, 1)).astype("float32")
     model = deen.DEEN(
-        network=networks.DeepField(((3, 1, 24),), seed=0), sigma=levels, seed=0
+        network=networks.DeepField(((3, 1, 24),), 3, seed=0), sigma=levels, seed=0
     )
     model.compile(keras.optimizers.Adam(2e-2), jit_compile=False)
     model.fit(x, batch_size=64, epochs=40, verbose=0)
@@ -220,9 +235,9 @@ def test_saved_exported_and_without_levels(tmp_path):
     served = tf.saved_model.load(str(tmp_path / "field")).signatures["score"]
     answer = served(x=tf.constant(x), sigma=tf.fill((2,), 0.3))["score"]
     np.testing.assert_allclose(answer, model.score(x, 0.3), rtol=1e-3, atol=1e-3)
-    fixed = networks.DeepField(LAYERS, levels=False, symmetric=False)
+    fixed = networks.DeepField(LAYERS, 2, levels=False, symmetric=False)
     fixed.build((None, 8, 8, 1))
-    weights = 4 * 4 * 3 + 3 * 3 * 3 * 4 + 3 * (3 + 4) + 3
+    weights = 4 * 4 * 3 + 3 * 3 * 3 * 4 + 3 * (3 + 4) + 3 + 2 * 2 * 4 + 4
     assert sum(int(np.prod(w.shape)) for w in fixed.trainable_weights) == weights
 
 
@@ -231,6 +246,8 @@ def test_saved_exported_and_without_levels(tmp_path):
     [
         (lambda: networks.DeepField(((2, 3, 4),)), "stride must be at most size = 2"),
         (lambda: networks.DeepField(()), "at least one"),
+        (lambda: networks.DeepField(residual=4), "1, 3, 5, ... times"),
+        (lambda: networks.DeepField(LAYERS, 3), "even or odd as"),
         (lambda: networks.DeepField(((4, 2, 12),)), "multiples of 8"),
         (lambda: networks.DeepField(((3, 2, 16),)), "even or odd"),
         (lambda: random_model().energy(np.ones((1, 3, 9, 1)), 0.3), "at least"),
