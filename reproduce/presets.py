@@ -2,8 +2,8 @@
 
 Networks of Figures 1 to 3 from seed 0, trained and measured as there: where one of those
 scripts has kept its fits in the same folder (`--keep`) they are taken from there. Models of
-other scripts are taken from --models: a file <name>.keras, and <name>.json with what its card
-has to say (about, points, data, licence, settings, numbers).
+other scripts are taken from --models: <name>.keras, and <name>.json with what its card has to
+say (about, points, data, licence, settings, numbers; of digits: what digits.py wrote).
 
     python reproduce/presets.py --data DIR                          # into out/presets
     python reproduce/presets.py --only fig1-mixture fig1-spiral     # these need no data
@@ -30,14 +30,17 @@ if __name__ == "__main__":
         models={"metavar": "DIR", "help": f"folder with {' and '.join(GIVEN)}.keras"},
     )
 
+import io
 import json
 import os
 import pathlib
 import tempfile
+import zipfile
 
 import fig1
 import fig2
 import fig3
+import h5py
 import keras
 import numpy as np
 from experiment import Run, write
@@ -61,6 +64,7 @@ QUICK = {
     "train_digits": 640,
     "patches_per_image": 20,
 }
+LARGE = 1e6  # bytes: all presets together have to stay below three times that
 MADE_BY = ("commit", "clean", "command", "versions", "device")
 MNIST = "MNIST (LeCun, Cortes and Burges; Keras' mnist.npz)", "CC BY-SA 3.0"
 VAN_HATEREN = (
@@ -86,8 +90,7 @@ def main(args):
         keep(run, into, name, model, card)
     for name in given:
         model = keras.saving.load_model(models / f"{name}.keras", compile=False)
-        card = json.loads((models / f"{name}.json").read_text(encoding="utf-8"))
-        keep(run, into, name, model, card)
+        keep(run, into, name, model, given_card(run, name, models / f"{name}.json"))
     run.finish(run.recorded, part=bool(args.only))
 
 
@@ -164,12 +167,35 @@ def patches(run, name):
     }
 
 
+def given_card(run, name, path):
+    """Return what the card of another script's model has to say."""
+    if path.exists() or name != "digits":
+        return json.loads(path.read_text(encoding="utf-8"))
+    record = json.loads(run.path("digits.json").read_text(encoding="utf-8"))
+    settings, numbers = record["settings"], record["metrics"]
+    kept = ("sigma", "network", "batch", "epochs", "rate", "warmup", "seeds")
+    low, high = settings["sigma"]
+    return {
+        "about": f"digits at every noise level from {low:g} to {high:g}, normalised",
+        "points": "rows (n, 784) of pixels in [0, 1]",
+        "data": f"{MNIST[0]}, {settings['train_digits']:,} training digits",
+        "licence": MNIST[1],
+        "settings": {k: settings[k] for k in kept},
+        "numbers": {
+            metric: numbers[f"all-levels/{metric}"]["median"]
+            for metric in ("noise_left@0.14", "noise_left@0.30")
+        },
+    }
+
+
 def keep(run, into, name, model, card):
     """Write the weights of a preset, without an optimizer's, and its card."""
     with tempfile.TemporaryDirectory() as folder:
         whole = os.path.join(folder, "whole.keras")
         model.save(whole)
         keras.saving.load_model(whole, compile=False).save(into / f"{name}.keras")
+    packed = pack(into / f"{name}.keras")
+    model = keras.saving.load_model(into / f"{name}.keras", compile=False)
     path = into / "cards.json"
     cards = presets.read(into) if path.exists() else {}
     cards[name] = {
@@ -178,6 +204,7 @@ def keep(run, into, name, model, card):
         "points": card["points"],
         "sigma": model.levels or model.sigma,
         "weights": sum(int(np.prod(w.shape)) for w in model.trainable_weights),
+        "stored": "rounded to 12 bits of precision" if packed else "as trained",
         "data": card["data"],
         "licence": card["licence"],
         "settings": card["settings"],
@@ -189,6 +216,29 @@ def keep(run, into, name, model, card):
     order = [n for n in (*NAMES, *GIVEN) if n in cards]
     text = json.dumps({n: cards[n] for n in order}, indent=1, default=str)
     write(path, text + "\n")
+
+
+def pack(path):
+    """Round the weights of a large file to 12 bits of precision, and compress it."""
+    if path.stat().st_size < LARGE:
+        return False
+    with zipfile.ZipFile(path) as file:
+        parts = {name: file.read(name) for name in file.namelist()}
+    store = io.BytesIO(parts["model.weights.h5"])
+    with h5py.File(store, "r+") as file:
+        file.visititems(lambda name, item: to_12_bits(item))
+    parts["model.weights.h5"] = store.getvalue()
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, content in parts.items():
+            file.writestr(name, content)
+    return True
+
+
+def to_12_bits(item):
+    """Round an array of float32 to 12 significant bits: a relative error of 2^-12 at most."""
+    if isinstance(item, h5py.Dataset) and item.ndim and item.dtype == "float32":
+        fraction, exponent = np.frexp(item[()])
+        item[...] = np.ldexp(np.round(fraction * 2**12) / 2**12, exponent)
 
 
 def score_rms(model):
