@@ -3,6 +3,20 @@
 Each signature takes `x`, (n, d) for any n, in the precision of the weights, and answers
 with a dictionary whose one entry has the signature's name. Scores are exported as the
 gradients they are: backward passes, written out as a graph like any other.
+
+    model.export("saved_model")  # signatures energy, score, denoise, experts
+    model.export("deen.tflite", format="litert")  # the same as one file for LiteRT
+
+Loaded in Python, on the command line, and as a layer of another model:
+
+    served = tf.saved_model.load("saved_model")
+    psi = served.signatures["score"](x=tf.constant(x, tf.float32))["score"]
+
+    saved_model_cli run --dir saved_model --tag_set serve --signature_def score --inputs x=x.npy --outdir .
+
+    keras.layers.TFSMLayer("saved_model", call_endpoint="score")
+
+Models of several levels take `sigma`, (n,), beside `x`.
 """
 
 import pathlib
