@@ -244,7 +244,10 @@ def test_saved_exported_and_without_levels(tmp_path):
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: networks.DeepField(((2, 3, 4),)), "stride must be at most size = 2"),
+        (
+            lambda: networks.DeepField(((2, 3, 8),), 0, symmetric=False),
+            "stride must be at most size = 2",
+        ),
         (lambda: networks.DeepField(()), "at least one"),
         (lambda: networks.DeepField(residual=4), "1, 3, 5, ... times"),
         (lambda: networks.DeepField(LAYERS, 3), "even or odd as"),
