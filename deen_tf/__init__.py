@@ -18,7 +18,9 @@ A model learns, is asked, is kept:
 Where to read on:
 
 - `deen_tf.models.energy`, `deen_tf.models.deen`: the mathematics; `deen_tf.models.base`: a
-  training step; the other objectives are the other files there
+  training step. The other objectives, each for every network: `DSM`, `DenoisingAutoencoder`,
+  `ScoreMatching`, `RegularizedScoreMatching`, `NoiseContrastive`, `ContrastiveDivergence`,
+  `SteinContrastiveDivergence`
 - `deen_tf.networks`: what a network has to obey, and the package's own
 - `deen_tf.presets`: trained models that come with the package
 - `deen_tf.laws`: densities known exactly; `deen_tf.laws.bandwidth`: the choice of sigma
