@@ -114,6 +114,7 @@ __all__ = [
     "denoise_image",
     "fields",
     "images",
+    "inverse",
     "laws",
     "metrics",
     "networks",

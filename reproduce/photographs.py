@@ -120,6 +120,7 @@ def main(args):
     run.finish(dict.fromkeys(names))
     if run.data["train"]["stand-in"]:
         print("no photographs of the Berkeley set: scikit-image's stand in")
+        print(photographs.WHERE)
 
 
 def load(run, args):
