@@ -59,8 +59,8 @@ SETTINGS = {  # noise levels in 1/255
     "noise_seed": 2018,
     "patches": {"side": 48, "stride": 16},  # for overlapping patches
     "map": {"set": "bsd4", "level": 25, "low": 5, "schedule": (25, 12, 5)},
-    "strengths": (0.25, 0.5, 0.7, 1.0),
-    "tuned": 2,  # training photographs
+    "strengths": (0.1, 0.3, 0.6, 1.0),
+    "tuned": 3,  # parts of training photographs
     "iterations": 25,  # of L-BFGS at a level
     "inpainting": {"missing": 0.7, "noise": 5, "schedule": (50, 25, 15, 10, 5)},
     "shown": ("camera", (60, 180), 160),  # name, top left corner, side
@@ -203,7 +203,8 @@ def measure(run, sets, models):
                 side, stride = at.patches["side"], at.patches["stride"]
                 methods["deen-patches"] = by_patches(models["deen"], side, stride)
             for method, denoise in methods.items():
-                record(run, sets, name, level, method, denoise, models)
+                model = models.get(method.removesuffix("-patches"))
+                record(run, sets, name, level, method, denoise, model)
 
 
 def one_step(model):
@@ -245,8 +246,8 @@ def images_of(sets, name):
     return every[:: EVERY.get(name, 1)]
 
 
-def record(run, sets, name, level, method, denoise, models):
-    """Record PSNR and SSIM of a method at a level of a set, and its time."""
+def record(run, sets, name, level, method, denoise, model=None):
+    """Record PSNR and SSIM of a method, made of a model or not, and its time."""
 
     def compute():
         psnr, ssim, seconds = [], [], np.inf
@@ -263,7 +264,7 @@ def record(run, sets, name, level, method, denoise, models):
             psnr.append(quality[0]), ssim.append(quality[1])
         return {"psnr": np.array(psnr), "ssim": np.array(ssim), "seconds": seconds}
 
-    decided = (method, run.data, *map(weights_of, models.values()))
+    decided = (method, run.data, model and weights_of(model))
     with run.stage(f"test {method}"):
         result = run.once(f"{name}-{level}-{method}", compute, *decided)
     run.metric(f"{name}/psnr@{level}/{method}", result["psnr"].mean())
@@ -338,17 +339,16 @@ def tune_strength(run, model, x):
 
 def as_prior(run, sets, model, strengths):
     """Minimisers on a part of BSD68, beside one step."""
-    at, models = run.settings, {"deen": model}
-    name, level = at.map["set"], at.map["level"]
-    record(run, sets, name, level, "deen", one_step(model), models)
+    name, level = run.settings.map["set"], run.settings.map["level"]
+    record(run, sets, name, level, "deen", one_step(model), model)
     if bm3d():
-        record(run, sets, name, level, "bm3d", bm3d(), {})
+        record(run, sets, name, level, "bm3d", bm3d())
     for method, levels in schedules(run).items():
 
         def denoise(xi, sigma, levels=levels, strength=strengths[method]):
             return minimise(run, model, xi, 255 * sigma, levels, strength)
 
-        record(run, sets, name, level, f"deen-{method}", denoise, models)
+        record(run, sets, name, level, f"deen-{method}", denoise, model)
 
 
 def draw_from(run, models, strengths):
