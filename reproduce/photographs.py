@@ -17,6 +17,18 @@ photographs.
     python reproduce/photographs.py --data DIR    # bsds/train, bsds/bsd68, bsds/set12 in DIR
     python reproduce/photographs.py               # $DEEN_DATA, else scikit-image's stand in
 
+The network was chosen on 16 of the training photographs, held out, noise 25, by short trainings
+on the others (2,500 steps of 8 x 48 x 48 pixels; * 4,000). BM3D has 27.45 dB there.
+
+    plain      layers (8, 2, 32), (3, 1, 32)               11,488 weights   27.19 dB *
+    plain      (8, 2, 24), (3, 1, 24), (3, 2, 24)          12,144           27.25 *
+    plain, r   (8, 2, 32), (3, 1, 32), E = |r|^2 / 2       12,480           27.31 *
+    symmetric  (8, 2, 64), (3, 1, 64), E = |r|^2 / 2        5,688           27.44
+    symmetric  (8, 2, 64), (3, 1, 64), (4, 2, 64)          13,392           27.44
+    symmetric  (8, 2, 64), (3, 1, 64), (3, 1, 64)           9,808           27.57
+
+The eight symmetries of the square are worth more than all else. Taken is the last, with r.
+
 Pictures of the Berkeley set may not be passed on: all that is shown are scikit-image's. BM3D
 is an optional package (`pip install bm3d`), for the comparison.
 
