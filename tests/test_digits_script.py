@@ -197,6 +197,10 @@ def test_quick_run(tmp_path):
         assert 0.1 <= metrics[f"{row}/share_max"]["median"] <= 1
     for row in ("dual", "ais", "parzen", "mixture"):
         assert f"{row}/bits_per_dimension@0.30" in metrics
+    nats = metrics["gaussian/log_likelihood@0.30"]["median"]
+    bits = metrics["gaussian/bits_per_dimension@0.30"]["median"]
+    assert nats < 0 < bits or bits < 0 < nats
+    assert bits == pytest.approx(-nats / (784 * np.log(2)))
     # The floor is the floor even of a poor judge.
     others = [metrics[f"{row}/frechet"]["median"] for row in rows[:-1]]
     assert metrics["training/frechet"]["median"] < min(others)
