@@ -25,8 +25,11 @@ from command import options
 if __name__ == "__main__":
     args = options(__doc__)
 
+import functools
+
 import keras
 import numpy as np
+import tensorflow as tf
 from experiment import Run
 from plots import panels
 from scipy import special
@@ -191,41 +194,38 @@ def log_rings(x):
 
 @keras.saving.register_keras_serializable(package="reproduce")
 class Lengths(keras.layers.Layer):
-    """Experts that see a point's length: d MLP(log |z|^2 / d, level), (n, d) -> (n, 1)."""
+    """Two experts, of a point's length and of the level alone; (n, d) -> (n, 2).
+
+    d MLP(log |z|^2 / d, level) and sqrt(d) MLP(level). The second is a constant to the score:
+    its gradient is that of the second term of dual score matching alone, and Adam, which
+    divides by the size of a weight's gradients, does not drown it in the noise of the first.
+    """
 
     def __init__(self, hidden_units=(64, 64), seed=0, **kwargs):
         super().__init__(**kwargs)
         self.hidden_units, self.seed = tuple(hidden_units), seed
-        self.hidden = [
-            keras.layers.Dense(
-                units,
-                "tanh",
-                kernel_initializer=keras.initializers.GlorotUniform(seed + k),
-            )
-            for k, units in enumerate(hidden_units)
-        ]
-        initializer = keras.initializers.GlorotUniform(seed + len(hidden_units))
-        self.last = keras.layers.Dense(
-            1, use_bias=False, kernel_initializer=initializer
-        )
+        self.of_length = deen.networks.MLP(hidden_units, seed=seed)
+        self.of_level = deen.networks.MLP(hidden_units[-1:], seed=seed + 1)
 
     def get_config(self):
         config = {"hidden_units": self.hidden_units, "seed": self.seed}
         return super().get_config() | config
 
     def build(self, input_shape):
-        width = 4
-        for layer in (*self.hidden, self.last):
-            layer.build((None, width))
-            width = getattr(layer, "units", width)
+        self.of_length.build((None, 4))
+        self.of_level.build((None, 3))
         self.built = True
 
     def call(self, z, level, training=False):
-        mean_square = keras.ops.mean(keras.ops.square(z), axis=1, keepdims=True)
-        h = keras.ops.concatenate([keras.ops.log(mean_square), level], axis=1)
-        for layer in self.hidden:
-            h = layer(h)
-        return z.shape[1] * self.last(h)
+        d, sums = z.shape[1], functools.partial(tf.reduce_sum, axis=1)
+        length = tf.math.log(tf.reduce_mean(tf.square(z), axis=1, keepdims=True))
+        of_length = sums(self.of_length(tf.concat([length, level], axis=1)))
+        of_level = sums(self.of_level(level))
+        return tf.stack([d * of_length, d**0.5 * of_level], axis=1)
+
+    def silence(self):
+        self.of_length.silence()
+        self.of_level.silence()
 
 
 def two_scales(run, seed):

@@ -8,6 +8,7 @@ from scipy import stats
 
 import deen_tf as deen
 from deen_tf.networks.levels import Levels
+from deen_tf.networks.with_gaussian import UNIT
 from deen_tf.training import noise
 
 MEAN, STD = np.array([3.0, -1.0, 0.5]), 2.0
@@ -273,3 +274,19 @@ def test_masses_of_parts_far_apart_are_learned():
     # its constant is free.
     assert abs(np.log(left / right) - np.log(share / (1 - share))) < 0.25
     assert abs(np.log(left + right)) < 0.3  # normalised
+
+
+def test_the_networks_part_fades_with_the_square_of_the_level():
+    dense = keras.layers.Dense(3, dtype="float64")
+    network = Levels(dense, dtype="float64")
+    x = np.random.default_rng(0).normal(size=(4000, 2)) * 5
+    model = deen.DEEN(network=network, sigma=(0.5, 200.0), dtype="float64")
+    model.adapt(x)
+    network.gate.assign(UNIT)
+    network.network.kernel.assign(np.zeros((5, 3)))
+    network.network.bias.assign([1.0, 2.0, 4.0])
+    s = np.sqrt(np.var(x, axis=0).mean())
+    for sigma, expected in ((0.5, 7 / (1 + 0.25 / s**2)), (10 * s, 7 / 101)):
+        gaussian = stats.norm(x.mean(0), np.hypot(s, sigma)).logpdf(x[:5]).sum(1)
+        fade = -model.log_density(x[:5], sigma) + gaussian
+        np.testing.assert_allclose(fade, expected, rtol=1e-3)
