@@ -138,19 +138,15 @@ def test_large_weights_are_rounded_and_packed(tmp_path, monkeypatch):
     np.testing.assert_allclose(again.score(x), model.score(x), atol=3e-4)
 
 
-def test_the_script(tmp_path, monkeypatch, capsys):
-    more = {"data": {}, "only": {"nargs": "+"}, "models": {}}
+MORE = {"data": {}, "only": {"nargs": "+"}, "models": {}}
 
+
+def test_where_the_script_puts_them(tmp_path, monkeypatch):
     def main(*words):
-        script.main(command.options("", ["--out", str(tmp_path), *words], **more))
+        script.main(command.options("", ["--only", *words], **MORE))
 
-    main("--quick", "--only", "fig1-mixture")
-    made = {p.name for p in (tmp_path / "presets").iterdir()}
-    assert made == {"fig1-mixture.keras", "cards.json"}
-    assert presets.read(tmp_path / "presets")["fig1-mixture"]["quick"]
-    assert "relative_score_error" in capsys.readouterr().out
     with pytest.raises(FileNotFoundError, match="no digits.keras in"):
-        main("--only", "digits")
+        main("digits", "--out", str(tmp_path))
     # The committed run writes the package's own; a quick one leaves them alone.
     monkeypatch.setattr(script, "ROOT", tmp_path)
     monkeypatch.setattr(presets, "FOLDER", tmp_path / "package")
@@ -158,5 +154,15 @@ def test_the_script(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(script, "keep", lambda run, into, *_: kept.append(into))
     monkeypatch.setattr(script, "plane", lambda *_: (None, {"numbers": {}}))
     for words in ((), ("--quick",)):
-        main("--out", str(tmp_path / "figures"), "--only", "fig1-mixture", *words)
+        main("fig1-mixture", "--out", str(tmp_path / "figures"), *words)
     assert kept == [tmp_path / "package", tmp_path / "figures" / "presets"]
+
+
+@pytest.mark.slow
+def test_the_script(tmp_path, capsys):
+    words = ["--quick", "--only", "fig1-mixture", "--out", str(tmp_path)]
+    script.main(command.options("", words, **MORE))
+    made = {p.name for p in (tmp_path / "presets").iterdir()}
+    assert made == {"fig1-mixture.keras", "cards.json"}
+    assert presets.read(tmp_path / "presets")["fig1-mixture"]["quick"]
+    assert "relative_score_error" in capsys.readouterr().out

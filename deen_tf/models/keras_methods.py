@@ -97,7 +97,7 @@ class KerasMethods(keras.Model):
 
     # ---- trained models that come with the package -----------------------------------
 
-    presets = presets.Presets()
+    presets = presets.Presets(doc="{name: card} of what `from_preset` takes.")
 
     @classmethod
     def from_preset(cls, name):

@@ -25,8 +25,8 @@ def read(folder):
 CARDS = read(FOLDER)
 
 
-class Presets:
-    """The attribute `presets` of a class: {name: card} of what its `from_preset` takes."""
+class Presets(property):
+    """A property of a class: {name: card} of what its `from_preset` takes."""
 
     def __get__(self, model, cls):
         return {k: card for k, card in CARDS.items() if issubclass(_class(card), cls)}
