@@ -117,15 +117,26 @@ def count(judged):
 
 
 def sources(evidence):
-    """Return the table of results: what was used, and how to make what was not."""
-    lines = ["## Evidence", "", *row("result", "state", "made by"), "|---" * 3 + "|"]
+    """Return the table of results: what was used, and how it was and would be made."""
+    heads = row("result", "state", "written by", "the whole run")
+    lines = ["## Evidence", "", *heads, "|---" * 4 + "|"]
     for name, command in COMMANDS.items():
         state = f"**{evidence.refused.get(name)}**"
         if name in evidence.records:
             seeds = evidence.seeds(name)
             state = f"used, {seeds} seed" + "s" * (seeds > 1)
-        lines += row(f"{name}.json", state, f"`{command}`")
+        lines += row(f"{name}.json", state, writer(evidence, name), f"`{command}`")
     return lines
+
+
+def writer(evidence, name):
+    """Return which command, of which commit, wrote a result."""
+    record = evidence.records.get(name)
+    if record is None:
+        return "–"
+    if "commit" not in record:
+        return "version 0.1"
+    return f"`{record['command']}`, commit {record['commit'][:7]}"
 
 
 def lettered(lines):

@@ -35,6 +35,7 @@ COMMANDS = {
     "experts": "python reproduce/experts.py --seeds 5",
     "features": "python reproduce/features.py --seeds 3 --data DIR",
     "sampling": "python reproduce/sampling.py --seeds 3 --data DIR",
+    "levels": "python reproduce/levels.py --seeds 3",
     "digits": "python reproduce/digits.py --data DIR",
     "dimensions": "python reproduce/dimensions.py",
     "photographs": "python reproduce/photographs.py --data DIR",
