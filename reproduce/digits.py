@@ -59,6 +59,7 @@ SETTINGS = {
     "sigma": (0.05, 5.0),
     # Chosen on digits held out of the training set; see the README for what was tried.
     "network": {"channels": (48, 64, 96, 96), "units": 128},
+    "fade": "slow",  # of the network; the default has not been tried here
     "batch": 128,
     "epochs": 16,
     "rate": 2e-3,
@@ -67,7 +68,7 @@ SETTINGS = {
     "test_digits": 10_000,
     "judge": {"units": 64, "epochs": 8},
     "vae_epochs": 10,  # its loss falls by 0.4% an epoch at the end
-    "mixture": {"coordinates": 60, "components": 50},
+    "mixture": {"coordinates": 100, "components": 30},
     "parzen_sigma": 0.157,  # the best on test digits: Figure 2
     "one_level": "mnist-0.3",  # a preset: Figure 2's field of experts
     "samples": 3000,  # of every row
@@ -150,7 +151,8 @@ def say(words):
 
 def make(at, seed, n):
     """Return the energy at all levels, compiled for n digits; see `images.train`."""
-    network = networks.Levels(networks.ConvNet(**at.network, seed=seed), "full")
+    network = networks.ConvNet(**at.network, seed=seed)
+    network = networks.Levels(network, "full", fade=at.fade)
     model = deen.DEEN(network=network, sigma=at.sigma, seed=seed)
     steps = at.epochs * -(-n // at.batch)
     rate = keras.optimizers.schedules.CosineDecay(

@@ -172,7 +172,7 @@ class PrincipalMixture:
         self.gaussian, self.mixture = gaussian, mixture
 
     @classmethod
-    def fit(cls, x, coordinates, components, seed, iterations=100):
+    def fit(cls, x, coordinates, components, seed, iterations=30):
         """Return the mixture of so many Gaussians, each with a covariance of its own."""
         gaussian = Gaussian.fit(x)
         u = (x - gaussian.mean) @ gaussian.directions[:, ::-1][:, :coordinates]
