@@ -121,12 +121,14 @@ def main(args):
     test, truth = (a[: at.test_digits] for a in (digits.x_test, digits.y_test))
     model = make(at, seed, len(x))
     with run.stage("train"):
-        run.fit(model, x, batch_size=at.batch, epochs=at.epochs, name="all levels")
+        fit = {"batch_size": at.batch, "epochs": at.epochs, "name": "all levels"}
+        _, seconds = run.fit(model, x, **fit)
+    run.metric("all-levels/seconds", seconds)
     run.export(model, "all-levels")
     if not args.no_export:
         model.save(run.path("models", "digits.keras"))
     run.metric("all-levels/parameters", parameters(model))
-    say(f"trained in {run.stages['train']:.0f} s")
+    say(f"trained in {seconds:.0f} s")
     denoise(run, model, x, test)
     judge = trained_judge(run, x, labels, test, truth)
     samples = generate(run, model, x)
