@@ -434,7 +434,8 @@ def test_the_report(tmp_path, capsys, examples):
     states = {row[0]: row[1:] for row in evidence[2:]}
     assert states["fig1.json"][0] == "used, 3 seeds"
     assert "quick" in states["fig2.json"][0]
-    assert states["cost.json"] == ["**missing**", f"`{provenance.COMMANDS['cost']}`"]
+    whole = f"`{provenance.COMMANDS['cost']}`"
+    assert states["cost.json"] == ["**missing**", "–", whole]
     first, second, third, fourth = table[2:]
     assert first[1] == r"p \| q (Sec. 4)"
     assert first[2] == r"(a) KL(p \|\| q) ≤ 2 nats<br>(b) beside ·"
