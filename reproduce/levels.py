@@ -336,19 +336,18 @@ def draw(run, shown):
     ax.legend()
 
     ax = axes[0, 1]
-    curves = shown["two_scales", run.first]
+    curves, d = shown["two_scales", run.first], at.scales["dimension"]
     for k, ((name, level), (r, energy, exact)) in enumerate(curves.items()):
-        ax.plot(r, exact, color="0.7", lw=3, label="exact" if k == 0 else None)
-        if name == "all-levels":
-            ax.plot(r, energy, color=f"C{k}", label=f"level {level:g}")
         values = {"r": r, "energy": energy, "exact": exact}
         run.arrays(f"scales/{name}/{level:g}", values, unit="nats")
-    ax.set(
-        xlabel=r"$|x| / \sqrt{d}$",
-        ylabel="E, nats",
-        ylim=(0, 12 * at.scales["dimension"]),
-    )
-    ax.set_title(f"(b) two scales, d = {at.scales['dimension']}: E(x, sigma)")
+        if name == "all-levels":
+            ax.plot(r, exact, color="0.7", lw=3, label="exact" if k == 0 else None)
+            ax.plot(r, energy, color=f"C{k}", label=f"model, sigma {level:g}")
+            data = np.hypot([1, 4], level)  # the lengths that points have
+            style = {"label": "where points are"} if k == 0 else {}
+            ax.plot(data, np.interp(data, r, exact), "ko", **style)
+    ax.set(xlabel=r"$|x| / \sqrt{d}$", ylabel="E, nats")
+    ax.set_title(f"(b) two scales, d = {d}: E(x, sigma), no constant left free")
     ax.legend()
 
     ax = axes[1, 0]
@@ -372,9 +371,9 @@ def draw(run, shown):
     label = "density, with its own constant"
     plotting.value_map(ax, density.ravel(), BOX, title, label=label)
     run.arrays("rings", {"density": density}, box=BOX)
-    figure.suptitle(
-        f"An energy of x and sigma at every level; median and range of {len(run.seeds)} seeds"
-    )
+    seeds = len(run.seeds)
+    told = f"median and range of {seeds} seeds" if seeds > 1 else f"seed {run.first}"
+    figure.suptitle(f"One energy of x and sigma at every noise level; {told}")
     run.figure(figure, run.name)
 
 
