@@ -6,8 +6,8 @@ for denoising (A = I), deblurring (A a blur), inpainting (A leaves out what is m
 strength 1 the maximum of the posterior where E is minus the logarithm of the density of x. It
 is found by L-BFGS, from values and slopes of E alone.
 
-A model's E is that of the density smoothed by its noise level. A small level is near the data,
-and has many minima; a large one has few. With `sigmas`, a schedule down the levels of a model
+A model's E is that of the density smoothed by its noise level, and known where its noisy data
+lie: at a small level that is near clean images, and far from the first x. With `sigmas`, a schedule down the levels of a model
 of several, each minimum is the start of the search at the next level, and the last is the
 answer.
 
@@ -16,7 +16,6 @@ error, and from the energy of the noise level s itself. It is there for A = I on
 """
 
 import numpy as np
-import tensorflow as tf
 
 from deen_tf.checks import as_numbers, as_points, positive, whole
 
@@ -91,10 +90,10 @@ def minimise(
         x = flat.reshape(shape)
         residual = forward(x) - y
         points = x.reshape(batch).astype("float32")
-        energy, score = _energy_and_score(prior, points)
-        value = np.sum(residual**2) / (2 * power) + strength * float(energy[0])
-        slope = adjoint(residual) / power - strength * score.reshape(shape)
-        return value, slope.ravel()
+        energy = float(np.asarray(prior.energy(points), "float64")[0])
+        score = np.asarray(prior.score(points), "float64").reshape(shape)
+        value = np.sum(residual**2) / (2 * power) + strength * energy
+        return value, (adjoint(residual) / power - strength * score).ravel()
 
     shape = x.shape
     for prior in _priors(model, sigmas):
@@ -108,14 +107,6 @@ def minimise(
         )
         x = found.x.reshape(shape)
     return x.astype("float32")
-
-
-def _energy_and_score(prior, points):
-    if hasattr(prior, "energy_and_score"):  # of one pass forth and back
-        pair = prior.energy_and_score(tf.constant(points))
-    else:
-        pair = prior.energy(points), prior.score(points)
-    return (np.asarray(part, "float64") for part in pair)
 
 
 def _priors(model, sigmas):

@@ -10,9 +10,9 @@ to that. Beside methods' published numbers stands here
 
 trained by Eq. 19 on the 400 photographs of the field; a step of Eq. 11 is one gradient of the
 energy of the whole picture. A second use of it is as a prior (`deen_tf.inverse`): x_hat the
-minimiser of |A x - y|^2 / 2 s^2 + strength E(x), E at a low level, or down a schedule of
-levels; A = I, or a mask that leaves out most pixels. The strength is chosen on training
-photographs.
+minimiser of |A x - y|^2 / 2 s^2 + strength E(x), E at the level of the noise, or down a
+schedule of levels; A = I, or a mask that leaves out most pixels. The strength is chosen on
+training photographs.
 
     python reproduce/photographs.py --data DIR    # bsds/train, bsds/bsd68, bsds/set12 in DIR
     python reproduce/photographs.py               # $DEEN_DATA, else scikit-image's stand in
@@ -70,10 +70,11 @@ SETTINGS = {  # noise levels in 1/255
     "tested": {"bsd68": (5, 15, 25, 50), "set12": (15, 25, 50), "bsd17": (7.65, 25)},
     "noise_seed": 2018,
     "patches": {"side": 48, "stride": 16},  # for overlapping patches
-    "map": {"set": "bsd4", "level": 25, "low": 5, "schedule": (25, 12, 5)},
-    "strengths": (0.1, 0.3, 0.6, 1.0),
-    "tuned": 3,  # parts of training photographs
-    "iterations": 25,  # of L-BFGS at a level
+    "map": {"set": "bsd17-centre", "level": 25, "centre": 128},
+    "schedules": {"map": (25,), "map-schedule": (25, 15, 10)},
+    "strengths": (0.3, 0.6, 1.0),
+    "tuned": 2,  # parts of training photographs
+    "iterations": 10,  # of L-BFGS at a level
     "inpainting": {"missing": 0.7, "noise": 5, "schedule": (50, 25, 15, 10, 5)},
     "shown": ("camera", (60, 180), 160),  # name, top left corner, side
 }
@@ -88,10 +89,7 @@ QUICK = {
     "tuned": 1,
     "iterations": 3,
 }
-EVERY = {
-    "bsd17": 4,
-    "bsd4": 17,
-}  # parts of BSD68: every fourth image, every seventeenth
+SEVENTEEN = slice(None, None, 4)  # of BSD68
 # From the repositories of the methods: weights (None: not learned, or no network), PSNR on
 # BSD68; "minimised" where x_hat is a minimiser and not one step or one pass.
 PUBLISHED = {
@@ -252,10 +250,20 @@ def noisy(run, image, index, level):
     return (image + level / 255 * rng.normal(size=image.shape)).astype("float32")
 
 
-def images_of(sets, name):
-    """Return [(index, image)] of a set or a part of BSD68."""
-    every = list(enumerate(sets["bsd68" if name in EVERY else name]))
-    return every[:: EVERY.get(name, 1)]
+def images_of(run, sets, name):
+    """Return [(index, image)] of a set, or of every fourth image of BSD68."""
+    if name in sets:
+        return list(enumerate(sets[name]))
+    images = list(enumerate(sets["bsd68"]))[SEVENTEEN]
+    if name == "bsd17":
+        return images
+    side = run.settings.map["centre"]
+    return [(k, centre(image, side)) for k, image in images]
+
+
+def centre(image, side):
+    top, left = (max(0, (n - side) // 2) for n in image.shape)
+    return image[top : top + side, left : left + side]
 
 
 def record(run, sets, name, level, method, denoise, model=None):
@@ -263,7 +271,7 @@ def record(run, sets, name, level, method, denoise, model=None):
 
     def compute():
         psnr, ssim, seconds = [], [], np.inf
-        images = images_of(sets, name)
+        images = images_of(run, sets, name)
         for index, image in run.each(images, unit="photograph"):
             xi = noisy(run, image, index, level)
             if not psnr:
@@ -303,13 +311,6 @@ def weights_of(model):
 # ---- as a prior ----------------------------------------------------------------------
 
 
-def schedules(run):
-    return {
-        "map": (run.settings.map["low"],),
-        "map-schedule": run.settings.map["schedule"],
-    }
-
-
 def minimise(run, model, y, level, levels, strength, **operator):
     return inverse.minimise(
         model,
@@ -327,7 +328,7 @@ def tune_strength(run, model, x):
     at, best, level = run.settings, {}, run.settings.map["level"]
     images = x[: at.tuned, ..., 0]
     pairs = [(y, noisy(run, y, 1000 + i, level)) for i, y in enumerate(images)]
-    for name, levels in schedules(run).items():
+    for name, levels in run.settings.schedules.items():
 
         def quality(strength, levels=levels):
             answers = [
@@ -355,7 +356,7 @@ def as_prior(run, sets, model, strengths):
     record(run, sets, name, level, "deen", one_step(model), model)
     if bm3d():
         record(run, sets, name, level, "bm3d", bm3d())
-    for method, levels in schedules(run).items():
+    for method, levels in run.settings.schedules.items():
 
         def denoise(xi, sigma, levels=levels, strength=strengths[method]):
             return minimise(run, model, xi, 255 * sigma, levels, strength)
@@ -377,7 +378,7 @@ def draw_from(run, models, strengths):
     def denoised():
         answers = {"noisy": xi, "deen": denoise_image(model, xi, level / 255)}
         answers[f"deen-{level}"] = denoise_image(special, xi, level / 255)
-        for method, levels in schedules(run).items():
+        for method, levels in run.settings.schedules.items():
             strength = strengths[method]
             answers[f"deen-{method}"] = minimise(
                 run, model, xi, level, levels, strength

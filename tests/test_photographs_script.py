@@ -55,11 +55,17 @@ def test_quality_is_scikit_images_of_the_clipped_answer(script):
 
 
 def test_parts_of_bsd68_keep_their_noise(script):
-    sets = {"bsd68": list("abcdefghijklmnopqrstuvwxyz" * 2) + list("ABCDEFGHIJKLMNOP")}
-    seventeen = script.images_of(sets, "bsd17")
-    assert len(seventeen) == 17 and seventeen[3] == (12, "m")
-    assert [index for index, _ in script.images_of(sets, "bsd4")] == [0, 17, 34, 51]
-    assert len(script.images_of(sets, "bsd68")) == 68
+    bsd68 = [np.full((30, 40), k) for k in range(68)]
+    run = types.SimpleNamespace(settings=types.SimpleNamespace(map={"centre": 20}))
+    sets = {"bsd68": bsd68}
+    seventeen = script.images_of(run, sets, "bsd17")
+    assert len(seventeen) == 17 and seventeen[3][0] == seventeen[3][1][0, 0] == 12
+    middles = script.images_of(run, sets, "bsd17-centre")
+    assert [k for k, _ in middles] == [k for k, _ in seventeen]
+    assert middles[1][1].shape == (20, 20) and middles[1][1][0, 0] == 4
+    assert len(script.images_of(run, sets, "bsd68")) == 68
+    ramp = np.arange(40.0)[None] + np.zeros((30, 1))
+    assert script.centre(ramp, 20)[0, 0] == 10
 
 
 def test_by_patches_is_told_the_level(script):
