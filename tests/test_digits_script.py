@@ -66,6 +66,13 @@ def test_shares_and_confidence(script):
     assert found["unsure"] == pytest.approx(0.1)
 
 
+def test_chains_are_shown_at_the_ends_of_tenths_of_their_way(script):
+    at = types.SimpleNamespace(sigma=(0.05, 5.0), annealed={"levels": 40})
+    levels, shown = script.digits.noise_levels(at), script.digits.shown_levels(at)
+    assert levels[0] == pytest.approx(5) and levels[-1] == pytest.approx(0.05)
+    np.testing.assert_array_equal(shown, levels[3::4])
+
+
 def test_bits_per_dimension(script):
     # A uniform density on [0, 1/4]^784 is 4^784: minus two bits a coordinate.
     assert script.digits.bits(784 * np.log(4)) == pytest.approx(-2)
