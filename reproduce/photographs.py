@@ -32,8 +32,10 @@ The eight symmetries of the square are worth more than all else. Taken is the la
 Pictures of the Berkeley set may not be passed on: all that is shown are scikit-image's. BM3D
 is an optional package (`pip install bm3d`), for the comparison.
 
-What to see: the energy has passed the regularisers of its size, which are minimised, in one
-step; and one energy for all levels is nearly as good as one for each.
+What to see: in one step the energy passes the regularisers of its size, which are minimised,
+and BM3D; one energy for all levels is nearly as good as one for each; and a step is the better
+denoiser: minimised, an energy is asked about images that its noisy data are not like. It fills
+in missing pixels all the same.
 """
 
 from command import options
@@ -464,7 +466,10 @@ def draw(run, models, pictures):
         "" if not run.data["train"]["stand-in"] else "\nNOT the field's photographs: "
     )
     said += "scikit-image's stand in" if said else ""
-    figure.suptitle(f"Whole photographs, seed {run.first}{said}")
+    weights = run.median("deen/weights")
+    figure.suptitle(
+        f"Whole photographs by one energy of {weights:,.0f} weights, seed {run.first}{said}"
+    )
     run.figure(figure, run.name)
 
 
@@ -514,7 +519,8 @@ def draw_levels(run, models, ax):
     ax.set(xlabel="noise level, 1/255", ylabel="dB above BM3D (published), BSD68")
     ax.set_xticks(list(base))
     ax.set_title("(b) one energy for all levels")
-    ax.legend()
+    ax.set_ylim(top=max(1.0, ax.get_ylim()[1]))  # room for the legend
+    ax.legend(loc="upper center", ncols=2)
 
 
 def draw_pictures(run, pictures, axes):
@@ -523,7 +529,9 @@ def draw_pictures(run, pictures, axes):
     titles = {
         "clean": f"(c) {run.settings.shown[0]}",
         "noisy": f"noise {level} / 255",
-        special if special in pictures else "deen": "DEEN, one step",
+        special if special in pictures else "deen": f"DEEN, one step ({special})"
+        if special in pictures
+        else "DEEN, one step",
         "bm3d" if "bm3d" in pictures else "deen-map": "BM3D"
         if "bm3d" in pictures
         else "DEEN, minimised",
