@@ -19,6 +19,7 @@ import statistics
 from provenance import ROOT
 
 # The README's ten rows: what; DEEN's number; what stands beside it, and its number.
+RESULTS_OF = ("fig1", "fig2", "fig3", "digits")
 RESULTS = [
     ("mixture of 8 Gaussians, score error", "fig1 mixture/deen/relative_score_error")
     + ("DSM", "fig1 mixture/dsm/relative_score_error"),
@@ -28,14 +29,14 @@ RESULTS = [
     + ("DSM", "fig1 mixture/dsm/relative_curl"),
     ("spiral, score error", "fig1 spiral/deen/relative_score_error")
     + ("DSM", "fig1 spiral/dsm/relative_score_error"),
-    ("the same, KL in nats", "fig1 spiral/deen/grid_kl")
-    + ("contrastive divergence, better start", "fig1 spiral/cd/grid_kl"),
     ("digits at 0.14, noise left: paper's network", "fig2 deen/noise_left@0.14")
     + ("Wiener filter", "fig2 wiener/noise_left@0.14"),
     ("the same, field of experts", "fig2 deen-field/noise_left@0.14")
     + ("median + Gaussian, tuned", "fig2 median+gaussian/noise_left@0.14"),
-    ("digits at 0.3, field of experts", "fig2 deen-field-0.3/noise_left@0.30")
+    ("digits at 0.3, one energy of all levels", "digits all-levels/noise_left@0.30")
     + ("denoising autoencoder", "fig2 dae-wide-0.3/noise_left@0.30"),
+    ("digits drawn from white noise, Fréchet distance", "digits annealed/frechet")
+    + ("variational autoencoder", "digits vae/frechet"),
     ("natural patches, err/pixel: paper's network", "fig3 deen-contrast/err_per_pixel")
     + ("median + Gaussian", "fig3 median+gaussian/err_per_pixel"),
     ("the same, field of experts", "fig3 deen-wide/err_per_pixel")
@@ -130,7 +131,7 @@ def seeds(n):
 
 
 def results(read):
-    rows, found = [], {name: read(name) for name in ("fig1", "fig2", "fig3")}
+    rows, found = [], {name: read(name) for name in RESULTS_OF}
     for what, ours, beside, theirs in RESULTS:
         ours, theirs = (
             in_words(found[file][metric], 2)
