@@ -176,6 +176,7 @@ def test_the_model_starts_as_the_gaussian_of_the_digits(script):
     assert keras.optimizers.schedules.serialize(model.optimizer._learning_rate)
 
 
+@pytest.mark.slow
 def test_quick_run(tmp_path):
     data = os.environ.get("DEEN_DATA")
     if not data:
