@@ -65,6 +65,7 @@ QUICK = {
     "patches_per_image": 20,
 }
 LARGE = 1e6  # bytes: all presets together have to stay below three times that
+BITS = 9  # of the weights of a large file
 MADE_BY = ("commit", "clean", "command", "versions", "device")
 MNIST = "MNIST (LeCun, Cortes and Burges; Keras' mnist.npz)", "CC BY-SA 3.0"
 VAN_HATEREN = (
@@ -204,7 +205,7 @@ def keep(run, into, name, model, card):
         "points": card["points"],
         "sigma": model.levels or model.sigma,
         "weights": sum(int(np.prod(w.shape)) for w in model.trainable_weights),
-        "stored": "rounded to 12 bits of precision" if packed else "as trained",
+        "stored": f"rounded to {BITS} bits of precision" if packed else "as trained",
         "data": card["data"],
         "licence": card["licence"],
         "settings": card["settings"],
@@ -219,26 +220,37 @@ def keep(run, into, name, model, card):
 
 
 def pack(path):
-    """Round the weights of a large file to 12 bits of precision, and compress it."""
+    """Round the weights of a large file to BITS of precision, and compress them well."""
     if path.stat().st_size < LARGE:
         return False
     with zipfile.ZipFile(path) as file:
         parts = {name: file.read(name) for name in file.namelist()}
-    store = io.BytesIO(parts["model.weights.h5"])
-    with h5py.File(store, "r+") as file:
-        file.visititems(lambda name, item: to_12_bits(item))
-    parts["model.weights.h5"] = store.getvalue()
+    packed, name = io.BytesIO(), "model.weights.h5"
+    with h5py.File(io.BytesIO(parts[name]), "r") as old, h5py.File(packed, "w") as new:
+
+        def copy(name, item):
+            if isinstance(item, h5py.Dataset):
+                large = {"compression": 9, "shuffle": True} if item.ndim else {}
+                to = new.create_dataset(name, data=rounded(item[()]), **large)
+            else:
+                to = new.require_group(name)
+            to.attrs.update(item.attrs)
+
+        new.attrs.update(old.attrs)
+        old.visititems(copy)
+    parts[name] = packed.getvalue()
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
         for name, content in parts.items():
             file.writestr(name, content)
     return True
 
 
-def to_12_bits(item):
-    """Round an array of float32 to 12 significant bits: a relative error of 2^-12 at most."""
-    if isinstance(item, h5py.Dataset) and item.ndim and item.dtype == "float32":
-        fraction, exponent = np.frexp(item[()])
-        item[...] = np.ldexp(np.round(fraction * 2**12) / 2**12, exponent)
+def rounded(array):
+    """Round float32 to BITS significant bits: a relative error of 2^-BITS at most."""
+    if np.ndim(array) == 0 or array.dtype != "float32":
+        return array
+    fraction, exponent = np.frexp(array)
+    return np.ldexp(np.round(fraction * 2**BITS) / 2**BITS, exponent)
 
 
 def score_rms(model):
