@@ -134,8 +134,8 @@ def test_large_weights_are_rounded_and_packed(tmp_path, monkeypatch):
     assert again.sigma == 0.3
     for a, b in zip(again.weights, model.weights, strict=True):
         np.testing.assert_allclose(a, b, rtol=2**-script.BITS)
-    # Errors of 2e-4 of each weight, most of which cancel.
-    np.testing.assert_allclose(again.score(x), model.score(x), atol=3e-4)
+    # Errors of 1e-3 of each weight, most of which cancel.
+    np.testing.assert_allclose(again.score(x), model.score(x), atol=1e-3)
 
 
 MORE = {"data": {}, "only": {"nargs": "+"}, "models": {}}
