@@ -12,6 +12,7 @@ import inspect
 import json
 import pathlib
 import re
+import shutil
 import statistics
 import sys
 import time
@@ -296,10 +297,12 @@ class Run:
         text = json.dumps(record | more, indent=1, default=str)
         write(self.path(f"{self.name}.json"), text + "\n")
         if not (part or self.args.keep):
-            for file in (
-                f for path in self._used for f in path.parent.glob(f"{path.name}*")
-            ):
-                file.unlink()
+            for path in self._used:
+                for file in path.parent.glob(f"{path.name}*"):
+                    file.unlink()
+                # Of a run that was killed while it wrote.
+                for folder in path.parent.glob(f".{path.name}*.unfinished-*"):
+                    shutil.rmtree(folder)
             with contextlib.suppress(OSError):  # another run's are still there
                 self.path("cache").rmdir()
         self._lock.close()

@@ -169,6 +169,17 @@ def test_killed_five_times_at_random(script, tmp_path):
 # ---- every window in which a checkpoint can be cut off --------------------------------
 
 
+def test_what_a_killed_writer_left_goes_with_the_cache(tmp_path):
+    run = experiment.Run(small_run.__file__, options(tmp_path), {})
+    run.once("sum", lambda: {"value": 1.0})
+    (kept,) = run.path("cache").iterdir()
+    left = kept.with_name(f".{kept.name}.unfinished-abc")
+    left.mkdir()
+    (left / kept.name).write_bytes(b"half")
+    run.finish([])
+    assert not run.path("cache").exists()
+
+
 class Killed(BaseException):
     pass
 
