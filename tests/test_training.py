@@ -81,7 +81,10 @@ def test_a_saved_model_goes_on_exactly(cls, jit_compile, tmp_path):
     resumed = keras.saving.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(resumed.score(x), first.score(x))
     resumed.fit(x, batch_size=16, epochs=4, initial_epoch=2, verbose=0)
-    np.testing.assert_array_equal(weights(straight), weights(resumed))
+    # Exact under XLA. In the plain graph, on a busy machine, one run in some dozens was
+    # seen to differ by 2e-7: see `deen_tf.training.loop`.
+    error = 0 if jit_compile else 1e-5
+    np.testing.assert_allclose(weights(resumed), weights(straight), error, error)
 
 
 def test_backup_and_restore_goes_on_exactly(tmp_path):
