@@ -4,8 +4,8 @@ An energy of images of any size (`networks.DeepField`) has one gradient for the 
 Eq. 11 at once. Because what it says of a pixel depends on those within `network.reach` alone,
 a large photograph is cut into tiles that overlap by so much, with the very same answer.
 
-By a model of patches every patch P_k xi of the noisy photograph xi = x + s nu is denoised on its own, in the
-units in which its noise has the model's level sigma, and a pixel becomes the average of
+By a model of patches every patch P_k xi of the noisy photograph xi = x + s nu is denoised on
+its own, in the units in which its noise has the model's level sigma, and a pixel becomes the average of
 what the patches that cover it say (the average of shifted denoisings):
 
     z_k = (P_k xi - m_k) sigma / s,           m_k: the patch's own mean
@@ -46,8 +46,8 @@ def denoise_image(
         Standard deviation s of its noise, in its units; by default the model's sigma. A model
         of several noise levels is used at this one, in the units it was trained in.
     stride : int
-        Of a model of patches. Pixels from one patch to the next, down and across; 1 for all patches, at most the
-        side of a patch.
+        Of a model of patches. Pixels from one patch to the next, down and across; 1 for all
+        patches, at most the side of a patch.
     shape : pair of int, optional
         (height, width) of a patch, for a model of rows; by default square.
     progress : bool

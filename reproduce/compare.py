@@ -136,7 +136,10 @@ def writer(evidence, name):
         return "–"
     if "commit" not in record:
         return "version 0.1"
-    return f"`{record['command']}`, commit {record['commit'][:7]}"
+    text = f"`{record['command']}`, commit {record['commit'][:7]}"
+    if record["clean"] is not True:
+        text += " and changes that were committed later"
+    return f"{text} ({record['note']})" if "note" in record else text
 
 
 def lettered(lines):

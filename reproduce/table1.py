@@ -55,17 +55,15 @@ if __name__ == "__main__":
         batch={"type": int, "default": BATCH, "help": f"minibatch (default: {BATCH})"},
     )
 
-import concurrent.futures
 import functools
 import math
-import multiprocessing
 import time
 
 import keras
 import numpy as np
-import tensorflow as tf
-from experiment import Run, read_result, write, write_result
+from experiment import Run, write
 from plots import panels
+from processes import evaluate_all
 from tables import in_words, seeds
 from truth import HIDDEN_UNITS, LAWS, SIGMA, SMALLER, Truth
 
@@ -129,7 +127,10 @@ def main(args):
         if seed - run.first < FEWER.get(R, math.inf)
     ]
     with run.stage("cells"):
-        answers = evaluate_all(run, cells, whole(args.jobs, "--jobs"))
+        compute = functools.partial(
+            evaluate, batch=run.settings.batch, ends=run.settings.iterations
+        )
+        answers = evaluate_all(run, compute, cells, args.jobs)
     for (R, D, _), answer in zip(cells, answers, strict=True):
         run.record(f"{D}/{R}", answer)
     write_markdown(run, rows, sets)
@@ -192,34 +193,6 @@ def evaluate(row, D, seed, batch, ends):
         measured["seconds"] = seconds * done / (done - 1)
         values |= {f"{metric}@{end}": v for metric, v in measured.items()}
     return values
-
-
-def evaluate_all(run, cells, jobs):
-    """Return the answer of every cell; of these a run that was interrupted has left some."""
-    at = run.settings
-    paths = [run.result_path("-".join(map(str, cell)), __file__) for cell in cells]
-    answers = {path: read_result(path) for path in paths}
-    pool = concurrent.futures.ProcessPoolExecutor(
-        jobs, multiprocessing.get_context("spawn"), initializer=one_core
-    )
-    try:
-        futures = {
-            pool.submit(evaluate, *cell, at.batch, at.iterations): path
-            for cell, path in zip(cells, paths, strict=True)
-            if answers[path] is None
-        }
-        done = concurrent.futures.as_completed(futures)
-        for future in run.each(done, unit="cell", total=len(futures)):
-            write_result(futures[future], future.result())
-            answers[futures[future]] = future.result()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-    return [answers[path] for path in paths]
-
-
-def one_core():
-    tf.config.threading.set_intra_op_parallelism_threads(1)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
 
 
 # ---- outputs -------------------------------------------------------------------------

@@ -24,8 +24,9 @@ needs 87 ms of processor time a step under XLA, 4.8 in the plain graph.
 The same seed gives the same weights, bit for bit: in another process, after a resume, with
 one thread or two. It ends at other hardware, other versions of TensorFlow, and between XLA
 and the plain graph; and the plain graph itself (jit_compile=False) was seen to repeat to 2e-7
-only, in one run of some dozens on a busy machine. There the words of the noise (`deen_tf.training.noise`) and the order of
-the data are still equal; sums are rounded otherwise, and training lets the difference grow.
+only, in one run of some dozens on a busy machine. There the words of the noise
+(`deen_tf.training.noise`) and the order of the data are still equal; sums are rounded
+otherwise, and training lets the difference grow.
 """
 
 import logging
