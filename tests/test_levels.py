@@ -290,3 +290,32 @@ def test_the_networks_part_fades_with_the_square_of_the_level():
         gaussian = stats.norm(x.mean(0), np.hypot(s, sigma)).logpdf(x[:5]).sum(1)
         fade = -model.log_density(x[:5], sigma) + gaussian
         np.testing.assert_allclose(fade, expected, rtol=1e-3)
+
+
+def test_the_first_layer_begins_steep_and_bends_at_the_points():
+    x = np.random.default_rng(0).normal(size=(4000, 2)) * [1, 3] + [50, -20]
+    model = deen.DEEN((400,), sigma=(0.1, 100.0), dtype="float64")
+    model.adapt(x)
+    first = model.network.network.hidden[0]
+    z = model.to_network(x).numpy()
+    z = (z - z.mean(0)) / np.sqrt(z.var(0).mean())
+    kernel, bias = first.kernel.numpy()[:2], first.bias.numpy()
+    assert (z @ kernel).std(0) == pytest.approx(2.0, rel=0.1)  # FIRST_LAYER_GAIN
+    # Each bends at a point: the bias undoes w.x of one of them, and is of that spread.
+    assert bias.std() == pytest.approx(2.0, rel=0.15)
+    nearest = np.abs(z @ kernel + bias).min(0)
+    assert nearest.max() < 1e-9
+
+
+@pytest.mark.parametrize("sigma", [np.ones((5, 1)), np.ones(3), "a"])
+def test_levels_of_the_wrong_shape_are_told(gaussian, sigma):
+    model, _ = gaussian
+    with pytest.raises((TypeError, ValueError), match="sigma must"):
+        model.energy(np.zeros((5, *model.point_shape)), sigma)
+
+
+def test_ranges_that_are_none():
+    with pytest.raises(ValueError, match="low < high"):
+        deen.DEEN((8,), sigma=(10.0, 0.1))
+    with pytest.raises(ValueError, match="must be .low, high."):
+        deen.DEEN((8,), sigma=(0.1, 0.2, 0.3))

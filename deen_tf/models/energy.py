@@ -116,8 +116,8 @@ class EnergyModel(ScoreModel):
         """
         if not self.normalised:
             raise ValueError(
-                "the energy of one noise level is free up to a constant: log_density needs "
-                "several levels, sigma=(low, high)"
+                "this energy is free up to a constant: log_density needs several levels, "
+                "sigma=(low, high), and a network whose levels are compared (normalised)"
             )
         energy = self.energy_at(self.to_network(x), self.level_at(sigma))
         return -energy - self._log_volume()

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from deen_tf import networks
-from deen_tf.checks import as_points, check_shape, positive, whole
+from deen_tf.checks import as_numbers, as_points, check_shape, positive, whole
 from deen_tf.models.keras_methods import KerasMethods
 from deen_tf.networks.levels import Levels
 from deen_tf.training import loop, scaling
@@ -71,10 +71,17 @@ class UnitModel(KerasMethods):
 
     def _set_levels(self, sigma):
         """Take a range of noise levels; return the lowest."""
-        low, high = sigma["levels"] if isinstance(sigma, dict) else sigma
+        levels = sigma["levels"] if isinstance(sigma, dict) else sigma
+        if len(levels) != 2:
+            raise ValueError(
+                f"sigma of several levels must be (low, high), got {levels}"
+            )
+        low, high = levels
         low, high = positive(low, "the lowest sigma"), positive(high, "the highest")
         if not low < high:
-            raise ValueError(f"sigma must be (low, high), got ({low:g}, {high:g})")
+            raise ValueError(
+                f"sigma must be (low, high) with low < high, got ({low:g}, {high:g})"
+            )
         self.levels = (low, high)
         if not takes_sigma(self.network):
             self.network = Levels(self.network, dtype=self.dtype_policy)
@@ -329,12 +336,17 @@ class UnitModel(KerasMethods):
                 f"{self.levels[1]:g}: say at which, sigma=..."
             )
         if not tf.is_tensor(sigma):
-            sigma = np.asarray(sigma, "float64")
+            sigma = as_numbers(sigma, "sigma").astype("float64")
+            if sigma.shape not in ((), tuple(x.shape[:1])):
+                raise ValueError(
+                    f"sigma must be one number or one for each point, ({x.shape[0]},), got "
+                    f"shape {sigma.shape}"
+                )
             low, high = self.levels
             if not ((sigma >= low * 0.999) & (sigma <= high * 1.001)).all():
                 raise ValueError(
-                    f"sigma must lie within {self.levels}, where the model was trained, got "
-                    f"{sigma.ravel()[:5]}"
+                    f"sigma must lie within {self.levels}, where the model was trained, in the "
+                    f"units of its data, got {sigma.ravel()[:5]}"
                 )
         sigma = tf.cast(sigma, self.variable_dtype)
         return tf.broadcast_to(sigma, tf.shape(x)[:1])
