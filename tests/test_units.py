@@ -359,7 +359,11 @@ def test_sigma_may_be_any_real_number():
         ([0.1, "a"], TypeError, "must hold real numbers"),
         (True, TypeError, "sigma must be a real number, got True"),
         (None, TypeError, "sigma must be a real number, got None"),
-        ((0.4, 0.1), ValueError, r"sigma must be \(low, high\), with low < high, got \(0.4, 0.1\)"),
+        (
+            (0.4, 0.1),
+            ValueError,
+            r"sigma must be \(low, high\), with low < high, got \(0.4, 0.1\)",
+        ),
     ],
 )
 def test_bad_levels_are_named(sigma, error, message):
