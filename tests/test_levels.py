@@ -147,6 +147,19 @@ def test_the_energy_is_minus_the_log_density_in_the_datas_units(correlated):
         np.testing.assert_allclose(model(x0, sigma=level), -log_p, rtol=1e-6)
 
 
+def test_one_level_is_exported(correlated, tmp_path):
+    model, x = correlated
+    one = model.smoothed(0.5)
+    one.export(str(tmp_path / "level"))
+    served = tf.saved_model.load(str(tmp_path / "level")).signatures
+    x0 = tf.constant(x[:9], model.variable_dtype)
+    for name in model.signatures:
+        answer = served[name](x=x0)[name]
+        np.testing.assert_allclose(answer, getattr(one, name)(x[:9]), rtol=1e-6)
+    with pytest.raises(ValueError, match="format must be one of"):
+        one.export(str(tmp_path / "level.onnx"), format="onnx")
+
+
 def test_the_slope_in_log_sigma_has_the_mean_that_it_is_regressed_on(gaussian):
     # E[dE/dlog sigma - (d - |nu|^2)] over points of the exact density is 0, of one with the
     # wrong sign or a factor of two it is of order d.

@@ -23,6 +23,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from deen_tf.models import export
 from deen_tf.models.base import ScoreModel
 from deen_tf.models.pointwise import pointwise
 
@@ -236,3 +237,13 @@ class AtLevel:
 
     def energy_and_score(self, x):
         return self.model.energy_and_score(x, self.sigma)
+
+    def export(self, filepath, format="tf_saved_model", verbose=False):
+        """Write this level for use without Keras; see `EnergyModel.export`.
+
+        `format` is "tf_saved_model" or "litert"; the signatures take `x` alone.
+        """
+        write = {"tf_saved_model": export.saved_model, "litert": export.litert}
+        if format not in write:
+            raise ValueError(f"format must be one of {list(write)}, got {format!r}")
+        write[format](self.model, filepath, verbose, self.sigma)

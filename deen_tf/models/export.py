@@ -16,7 +16,8 @@ Loaded in Python, on the command line, and as a layer of another model:
 
     keras.layers.TFSMLayer("saved_model", call_endpoint="score")
 
-Models of several levels take `sigma`, (n,), beside `x`.
+Models of several levels take `sigma`, (n,), beside `x`; `model.smoothed(sigma).export(...)`
+writes one of the levels, whose signatures take `x` alone.
 """
 
 import pathlib
@@ -28,8 +29,10 @@ import tensorflow as tf
 from deen_tf.atomic import replacing
 
 
-def saved_model(model, filepath, verbose=False):
+def saved_model(model, filepath, verbose=False, sigma=None):
     """Write `model.signatures` as a SavedModel; a folder, replaced if it exists.
+
+    With `sigma` the model of several levels at this one.
 
     Raises
     ------
@@ -37,10 +40,10 @@ def saved_model(model, filepath, verbose=False):
         If it cannot be written.
     """
     with replacing(filepath) as temporary:
-        _write(model, temporary, verbose)
+        _write(model, temporary, verbose, sigma)
 
 
-def litert(model, filepath, verbose=False):
+def litert(model, filepath, verbose=False, sigma=None):
     """Write `model.signatures` as one file for LiteRT; replaced if it exists.
 
     Raises
@@ -57,7 +60,7 @@ def litert(model, filepath, verbose=False):
         )
     with replacing(filepath) as temporary:
         folder = f"{temporary}-saved_model"  # goes with the temporary file's folder
-        _write(model, folder, verbose)
+        _write(model, folder, verbose, sigma)
         try:
             converter = tf.lite.TFLiteConverter.from_saved_model(
                 folder, signature_keys=list(model.signatures)
@@ -74,13 +77,13 @@ def litert(model, filepath, verbose=False):
         pathlib.Path(temporary).write_bytes(content)
 
 
-def _write(model, folder, verbose):
+def _write(model, folder, verbose, sigma):
     archive = keras.export.ExportArchive()
     weights = tf.Module()  # not the model: its call is no endpoint
     weights.variables_ = [v.value for v in model.variables]
     archive.track(weights)
     for name in model.signatures:
-        answer, inputs = _endpoint(model, name)
+        answer, inputs = _endpoint(model, name, sigma)
         archive.add_endpoint(name, answer, input_signature=inputs)
     try:
         archive.write_out(folder, verbose=verbose)
@@ -88,13 +91,14 @@ def _write(model, folder, verbose):
         raise OSError(f"cannot write the SavedModel: {error.message}") from error
 
 
-def _endpoint(model, name):
+def _endpoint(model, name, one):
     function = getattr(type(model), name).tensor_function
     inputs = [tf.TensorSpec((None, *model.point_shape), model.variable_dtype, name="x")]
-    if model.several_levels:
+    if model.several_levels and one is None:
         inputs.append(tf.TensorSpec((None,), model.variable_dtype, name="sigma"))
 
-    def answer(x, sigma=None):
+    def answer(x, sigma=one):
+        sigma = sigma if sigma is None else tf.convert_to_tensor(sigma, x.dtype)
         return {name: function(model, x, model.level(x, sigma))}
 
     return answer, inputs
