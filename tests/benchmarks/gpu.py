@@ -1,7 +1,7 @@
 """Training steps on a GPU beside JAX and PyTorch at equal precision, and what must hold there.
 
     python -m tests.benchmarks.gpu [--tensorflow-env FILE] [--seconds 220] [--out DIR=figures]
-                                   [--only NETWORK ...] [--jobs N] [--quick]
+                                   [--only NETWORK ...] [--peers NAME ...] [--jobs N] [--quick]
 
 A step is: gather a minibatch without replacement, draw the noise, the objective, its gradient
 by nested differentiation, Adam. Ours is `fit`, many epochs in one call; JAX's a `lax.scan`
@@ -101,6 +101,14 @@ def main():
     parser.add_argument("--seconds", type=float, default=220)
     parser.add_argument("--out", default="figures", metavar="DIR")
     parser.add_argument("--only", nargs="+", choices=NETWORKS, metavar="NETWORK")
+    parser.add_argument(
+        "--peers",
+        nargs="*",
+        choices=list(IMPLEMENTATIONS)[1:],
+        default=list(IMPLEMENTATIONS)[1:],
+        metavar="NAME",
+        help="of jax_scan, torch_compiled: what to time beside it",
+    )
     jobs = max(2, (os.cpu_count() or 2) * 3 // 4)
     parser.add_argument("--jobs", type=int, default=jobs, help="that compile at once")
     parser.add_argument("--quick", action="store_true", help="small, and without a GPU")
@@ -119,13 +127,12 @@ def main():
             (n, min(b, 256), 8, p) for n, b, _, p in cases if n != "natural 2048-256"
         ]
         cases = [*cases[:2], *cases[-2:]]
-    cells = {
-        case: [Cell(run, name, *case) for name in IMPLEMENTATIONS] for case in cases
-    }
+    names = ["deen_fit", *options.peers]
+    cells = {case: [Cell(run, name, *case) for name in names] for case in cases}
     checks = Checks(run)
     try:
         tasks = [cell for row in cells.values() for cell in row]
-        costs = [checks.costs_of(name) for name in IMPLEMENTATIONS]
+        costs = [checks.costs_of(name) for name in names]
         compile_all(run, [checks.on_gpu, checks.on_cpu, *tasks, *costs])
         checks.give_up()
         for i, (case, row) in enumerate(cells.items()):
