@@ -180,7 +180,7 @@ def test_uniforms():
 def permutations(n, count, first=0):
     """Return permutations of 0, ..., n - 1 with keys of consecutive steps, (count, n)."""
 
-    @tf.function(autograph=False)
+    @tf.function(autograph=False, jit_compile=True)
     def run():
         return tf.map_fn(
             lambda step: noise.permutation(

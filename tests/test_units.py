@@ -229,22 +229,22 @@ def test_to_the_network_and_back():
 # ---- gross outliers -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("sentinel", (-9999.0, 1e6))
-def test_a_sentinel_is_named_and_harms_nothing(sentinel):
+def test_a_sentinel_is_named_and_harms_nothing():
     """Of 4,000 rows one: the score error is that without it."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(4000, 2)) @ [[1.0, 0.5], [0.0, 0.6]]
-    spoilt = x.copy()
-    spoilt[1234] = sentinel
     at = rng.normal(size=(2000, 2)) @ [[1.0, 0.5], [0.0, 0.6]]
     at += SIGMA * rng.normal(size=at.shape)
     covariance = np.cov(x.T) + SIGMA**2 * np.eye(2)
     true = -at @ np.linalg.inv(covariance)
     errors = []
-    for data in (x, spoilt):
+    for sentinel in (None, -9999.0, 1e6):
+        data = x.copy()
+        if sentinel:
+            data[1234] = sentinel
         model = deen.DEEN((16, 16), sigma=SIGMA, seed=0)
         model.compile(keras.optimizers.Adam(3e-3), jit_compile=False)
-        if data is spoilt:
+        if sentinel:
             with pytest.warns(UserWarning, match=r"1 of 4000 rows lies.*row 1234"):
                 model.adapt(data.astype("float64"))
         else:
@@ -252,7 +252,7 @@ def test_a_sentinel_is_named_and_harms_nothing(sentinel):
         model.fit(data, batch_size=500, epochs=40, verbose=0)
         errors.append(relative_score_error(model.score(at), true))
     assert errors[0] < 0.02
-    assert errors[1] < errors[0] + 0.01
+    assert max(errors[1:]) < errors[0] + 0.01
 
 
 # ---- sigma, and all that is fixed -----------------------------------------------------------
@@ -276,7 +276,10 @@ CHANGING = [
     "cls, settings", CHANGING, ids=[cls.__name__ for cls, _ in CHANGING]
 )
 def test_a_changed_sigma_takes_effect_at_once(cls, settings, tmp_path):
-    """In programs that exist already: as in a model that never had another."""
+    """In programs that exist already: as in a model that never had another.
+
+    That one makes no programs of its own: its steps are eager.
+    """
     x = points(32).astype("float32")
     model = cls((6, 5), sigma=SIGMA, seed=3, **settings)
     # A program of one step and epoch, used again.
@@ -288,7 +291,7 @@ def test_a_changed_sigma_takes_effect_at_once(cls, settings, tmp_path):
     fresh.see_shape(x.shape)
     for v, w in zip(fresh.weights, model.weights, strict=True):
         v.assign(w)
-    fresh.compile(keras.optimizers.SGD(1e-3), jit_compile=False)
+    fresh.compile(keras.optimizers.SGD(1e-3), run_eagerly=True)
     fresh.optimizer.build(fresh.trainable_variables)
     fresh.optimizer.iterations.assign(model.optimizer.iterations)
     assert fresh.sigma == model.sigma == 0.9
