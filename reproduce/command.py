@@ -63,6 +63,7 @@ def options(description, argv=None, **more):
     places = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     places.add_argument("--out")
     places.add_argument("--data")
+    places.add_argument("--model")
     places.add_argument("--no-export", "--keep", action="store_true")
     script = os.path.basename(sys.argv[0])
     decides = places.parse_known_args(typed)[1]
