@@ -81,12 +81,15 @@ def steps(folder):
     }
     done["evaluate stream"] = model.evaluate(stream(x), verbose=0)
 
-    done["other data"] = error(lambda: model.fit(x + worker, verbose=0))
-    done["other order"] = error(lambda: model.fit(x, shuffle=worker == 0, verbose=0))
-    with strategy.scope():
-        other = deen.DEEN((8, 6), sigma=0.3 + 0.1 * worker, seed=SEED)
-        other.compile()
-    done["other sigma"] = error(lambda: other.fit(x, verbose=0))
+    if "TF_CONFIG" in os.environ:
+        done["other data"] = error(lambda: model.fit(x + worker, verbose=0))
+        done["other order"] = error(
+            lambda: model.fit(x, shuffle=worker == 0, verbose=0)
+        )
+        with strategy.scope():
+            other = deen.DEEN((8, 6), sigma=0.3 + 0.1 * worker, seed=SEED)
+            other.compile()
+        done["other sigma"] = error(lambda: other.fit(x, verbose=0))
     with strategy.scope():
         model = deen.DEEN((8, 6), sigma=0.3)
     done["optimizer"] = error(lambda: model.compile(OPTIMIZERS["plain"]()))

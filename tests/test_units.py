@@ -11,7 +11,10 @@ import deen_tf as deen
 from deen_tf.metrics import relative_score_error
 from deen_tf.training import noise
 
-pytestmark = pytest.mark.filterwarnings("ignore:training ends with a loss")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:training ends with a loss"),
+    pytest.mark.usefixtures("plain_graphs"),
+]
 SIGMA = 0.4
 # For each class: settings in units of the data, a function of the scale a.
 MODELS = [
