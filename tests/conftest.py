@@ -5,11 +5,10 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import pytest
-import tensorflow as tf
 
-# Tracing makes millions of Python objects that live on; looking through them again and again
-# for garbage took a tenth of the tests' time.
-gc.set_threshold(200_000, 20, 100)
+# Tracing makes millions of Python objects that live on: look through them for garbage less
+# often. It is collected all the same, for models hold gigabytes.
+gc.set_threshold(50_000, 10, 2)
 
 
 @pytest.fixture(scope="module")
@@ -18,6 +17,8 @@ def plain_graphs():
 
     For tests of what a fit does, not of how: those of the loop itself do without.
     """
+    import tensorflow as tf  # the process that hands out the tests does without
+
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     yield
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})

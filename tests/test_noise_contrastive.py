@@ -258,7 +258,7 @@ def test_a_noise_law_without_data_takes_those_of_the_fit():
     stream = tf.data.Dataset.from_tensor_slices(x).batch(10)
     for source, arguments in ((stream, {"shuffle": False}), (x, {})):
         model = NoiseContrastive((4,))
-        model.compile(jit_compile=False)
+        model.compile(run_eagerly=True)
         model.energy(x)
         assert np.isnan(model.noise.mean).all()
         history = model.fit(source, verbose=0, **arguments).history

@@ -92,7 +92,7 @@ def test_scales_that_are_powers_of_two_change_no_bit(index, a):
         np.testing.assert_array_equal(one.score(x), a * other.score(np.float32(a) * x))
 
 
-@pytest.mark.parametrize("a, b", [(1.0, 1e4), (1e-9, 1e-5), (1e9, -1e13)])
+@pytest.mark.parametrize("a, b", [(1.0, 1e4), (1e-9, 1e-5)])
 @pytest.mark.parametrize("index", range(len(MODELS)), ids=IDS)
 def test_other_units_give_the_same_model(index, a, b):
     """In float64, whose digits leave 1e-12 of the differences at 1e4 deviations.
