@@ -180,11 +180,10 @@ class ScoreModel(UnitModel):
             scaled = self.optimizer.scale_loss(descended)
         gradients = tape.gradient(scaled, self.trainable_variables)
         gradients = replicas.clipped(self.optimizer, gradients)
-        self.optimizer.apply_gradients(
-            (g, v)
-            for g, v in zip(gradients, self.trainable_variables, strict=True)
-            if g is not None  # an energy's last bias: E is free up to a constant
-        )
+        pairs = zip(gradients, self.trainable_variables, strict=True)
+        with replicas.alone(self.optimizer):
+            # (None: an energy's last bias, as E is free up to a constant.)
+            self.optimizer.apply_gradients((g, v) for g, v in pairs if g is not None)
         return replicas.sum_over(reported * tf.cast(share, reported.dtype))
 
     def fit(

@@ -46,6 +46,7 @@ on from the last epoch and end with the same bits. Streams (`tf.data`) are split
 give every worker the same, in the same order.
 """
 
+import contextlib
 import itertools
 import math
 import warnings
@@ -239,6 +240,24 @@ def sum_over(value):
         return value
     context = tf.distribute.get_replica_context()
     return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
+
+
+@contextlib.contextmanager
+def alone(optimizer):
+    """Let Keras' optimizer apply the gradients of one process as they are.
+
+    It sums them over the replicas, of one too, by a function with a gradient of its own. That
+    TensorFlow registers for ever, and with it the graph of every program that holds a step.
+    """
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    if tf.distribute.has_strategy() or not hasattr(inner, "_all_reduce_sum_gradients"):
+        yield
+        return
+    inner._all_reduce_sum_gradients = list
+    try:
+        yield
+    finally:
+        del inner._all_reduce_sum_gradients
 
 
 def clipped(optimizer, gradients):
