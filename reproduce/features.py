@@ -11,7 +11,9 @@ The same is done with what costs no training: raw pixels, as many principal comp
 the same network before it was trained (the paper's network starts at Glorot's weights, the
 wide one at the Gaussian energy of the digits) or with Glorot's weights. Further rows: the
 experts eps = w h (Eq. 24; standardised they are h again, up to sign), and all hidden layers
-side by side.
+side by side. And the experts of the energy of all noise levels (`digits.py`, a preset, one
+seed): sums over the picture of the channels of a convolutional network, and its dense layer,
+at a low, a middle and a high level; beside it the same network untrained.
 
 Labels are drawn class by class from the first 50,000 training digits, the same draws for all
 representations. The features' scale and the penalty on W are chosen for each representation
@@ -31,6 +33,7 @@ if __name__ == "__main__":
         __doc__, data={"help": "folder or file of MNIST (default: Keras' cache)"}
     )
 
+import hashlib
 import warnings
 
 import numpy as np
@@ -42,13 +45,14 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 import deen_tf as deen
-from deen_tf import metrics, plotting
+from deen_tf import metrics, plotting, presets
 from deen_tf.datasets import mnist
 from deen_tf.laws.gaussian import Gaussian
 
 SETTINGS = {
     "sigma": SIGMA,
     "networks": {"paper": PAPER, "wide": WIDE},
+    "all_levels": "digits",  # a preset
     "digits": 60_000,  # of the training set
     "labels": (100, 1000, 50_000),
     "draws": 10,  # of the labels, where not all are used
@@ -86,6 +90,10 @@ ROWS = {
     "wide-deen": r"1568-256, DEEN: $h^{(L)}$",
     "wide-experts": r"1568-256, DEEN: experts $\varepsilon_\alpha$",
     "wide-layers": "1568-256, DEEN: all layers",
+    "levels-random@0.50": "convolutional, untrained (He), level 0.5",
+    "levels@0.14": "convolutional, all levels: experts at 0.14",
+    "levels@0.50": "convolutional, all levels: experts at 0.5",
+    "levels@1.00": "convolutional, all levels: experts at 1",
 }
 
 
@@ -100,7 +108,13 @@ def main(args):
         models[name, seed], *_ = train(run, at.networks[name], seed, x, name)
         describe(run, name, models[name, seed], digits.x_test)
     task = FewLabels(digits, at, run.first)
-    rows = [(R, s) for R in ROWS for s in (run.seeds if "-" in R else run.seeds[:1])]
+    of_each_seed = {R: R.split("-")[0] in at.networks for R in ROWS}
+    rows = [
+        (R, s) for R in ROWS for s in (run.seeds if of_each_seed[R] else run.seeds[:1])
+    ]
+    models["levels", run.first] = deen.DEEN.from_preset(at.all_levels)
+    weights = (presets.FOLDER / f"{at.all_levels}.keras").read_bytes()
+    run.data["preset"] = {at.all_levels: hashlib.sha256(weights).hexdigest()}
     for row, seed in run.each(rows, unit="row"):
 
         def solve(row=row, seed=seed):
@@ -133,7 +147,8 @@ def representation(row, seed, models, unlabelled):
     unlabelled : ndarray, shape (n, 784)
         What is learned without labels is learned from these.
     """
-    network, _, kind = row.partition("-")
+    name, _, level = row.partition("@")
+    network, _, kind = name.partition("-")
     if row == "pixels":
         return lambda x: x
     if row == "pca":
@@ -142,6 +157,9 @@ def representation(row, seed, models, unlabelled):
         axes = law.directions[:, ::-1][:, :components].astype("float32")
         return lambda x: (x - law.mean.astype("float32")) @ axes
     model = models[network, seed]
+    if level:
+        model = untrained_convolutions(model) if kind else model
+        return lambda x: in_batches(lambda x: model.experts(x, float(level)), x)
     if kind == "experts":
         return model.experts
     if kind in ("random", "random-layers", "start"):
@@ -151,16 +169,23 @@ def representation(row, seed, models, unlabelled):
     return lambda x: layers(model, x)[-1]
 
 
+def in_batches(f, x):
+    """Return f of 5000 points at a time, (n, ...)."""
+    return np.concatenate([f(x[k : k + 5000]) for k in range(0, len(x), 5000)])
+
+
 def layers(model, x):
-    """Return h^(1)(x), ..., h^(L)(x), each (n, dim h^(l)), in batches."""
-    parts = []
-    for first in range(0, len(x), 5000):
-        h, part = model.to_network(x[first : first + 5000]), []
-        for layer in model.hidden:
-            h = layer(h)
-            part.append(h.numpy())
-        parts.append(part)
-    return [np.concatenate(layer) for layer in zip(*parts, strict=True)]
+    """Return h^(1)(x), ..., h^(L)(x), each (n, dim h^(l))."""
+    every = in_batches(lambda x: np.concatenate(hidden(model, x), axis=1), x)
+    return np.split(every, np.cumsum([layer.units for layer in model.hidden])[:-1], 1)
+
+
+def hidden(model, x):
+    h, found = model.to_network(x), []
+    for layer in model.hidden:
+        h = layer(h)
+        found.append(h.numpy())
+    return found
 
 
 def untrained(model, start=None):
@@ -173,6 +198,23 @@ def untrained(model, start=None):
         like.adapt(start)
     like.center.assign(model.center)  # the same units
     like.scale.assign(model.scale)
+    return like
+
+
+def untrained_convolutions(model):
+    """Return the like of an energy of all levels, its convolutions as they were drawn."""
+    config = model.network.get_config()
+    like = deen.DEEN(
+        network=type(model.network).from_config(config), sigma=model.levels, seed=0
+    )
+    like.build((None, model.dimension))
+    drawn = [v.numpy() for v in like.network.network.trainable_variables]
+    for v, value in zip(like.variables, model.variables, strict=True):
+        v.assign(value)  # the same units, the same Gaussian
+    for v, value in zip(like.network.network.trainable_variables, drawn, strict=True):
+        v.assign(value)
+    experts = like.network.network.weights_of_experts
+    experts.assign(np.ones(experts.shape))
     return like
 
 
