@@ -10,6 +10,8 @@ from deen_tf.networks import ConvNet, Levels
 from deen_tf.networks.conv_net import LARGE
 from deen_tf.training.loop import with_xla
 
+pytestmark = pytest.mark.usefixtures("plain_graphs")
+
 
 def silu(u):
     return u / (1 + np.exp(-u))

@@ -123,8 +123,8 @@ def straight(tmp_path_factory):
     return out
 
 
-def test_killed_interrupted_and_finished(straight, tmp_path):
-    """SIGKILL, then Ctrl-C, then to the end: the straight run of another process."""
+def test_killed_interrupted_and_finished(straight, tmp_path, monkeypatch):
+    """SIGKILL, then Ctrl-C, then to the end, here: the straight run."""
     script, out = ROOT / "tests" / "small_run.py", tmp_path / "out"
     process = start(script, "--out", out)
     wait_for_a_checkpoint(process, out)
@@ -141,7 +141,15 @@ def test_killed_interrupted_and_finished(straight, tmp_path):
     assert "Traceback" not in error
     assert "the same command goes on from there" in error.splitlines()[-1]
 
-    finish(start(script, "--out", out))
+    began, fit = [], deen.DEEN.fit
+
+    def watched(model, *arguments, **more):
+        began.append(more["initial_epoch"])
+        return fit(model, *arguments, **more)
+
+    monkeypatch.setattr(deen.DEEN, "fit", watched)
+    small_run.main(options(out))
+    assert began[:1] != [0]  # it went on from there
     assert_same_outputs(straight, out, "small")
     assert not (out / "cache").exists()
 

@@ -11,6 +11,7 @@ from deen_tf.networks.levels import Levels
 from deen_tf.networks.with_gaussian import UNIT
 from deen_tf.training import noise
 
+pytestmark = pytest.mark.usefixtures("plain_graphs")
 MEAN, STD = np.array([3.0, -1.0, 0.5]), 2.0
 
 

@@ -11,6 +11,7 @@ import deen_tf as deen
 from deen_tf import MixtureOfDEENs
 from tests.in_units import objective
 
+pytestmark = pytest.mark.usefixtures("plain_graphs")
 X = np.random.default_rng(0).normal(size=(60, 2)).astype("float32")
 
 

@@ -20,6 +20,8 @@ from tests.test_models import Quadratic
 
 LAWS = (UniformNoise(0.1), GaussianNoise(), SmoothedNoise(0.4, centres=50))
 
+pytestmark = pytest.mark.usefixtures("plain_graphs")
+
 
 def data(n=400, seed=0):
     z = np.random.default_rng(seed).normal(size=(n, 2))

@@ -15,6 +15,8 @@ from deen_tf.models.score_matching import (
 from tests.in_units import objective
 from tests.test_models import Quadratic
 
+pytestmark = pytest.mark.usefixtures("plain_graphs")
+
 
 def built(cls, d, hidden=(5, 4), **kwargs):
     model = cls(hidden, dtype="float64", **kwargs)

@@ -15,6 +15,8 @@ from deen_tf.models.stein import (
 from tests.in_units import objective
 from tests.test_models import Quadratic
 
+pytestmark = pytest.mark.usefixtures("plain_graphs")
+
 
 def test_direction_is_the_double_sum():
     rng = np.random.default_rng(0)

@@ -47,13 +47,13 @@ def points(n=64, seed=0):
 
 
 def fitted(cls, x, sigma=SIGMA, dtype="float64", **settings):
-    """Three steps on all points, without a program: tracing one would take longer."""
+    """Two steps on all points, without a program: tracing one would take longer."""
     model = cls((6, 5), sigma=sigma, seed=3, dtype=dtype, **settings)
     model.compile(keras.optimizers.Adam(1e-2))
     model.adapt(x)
     model.optimizer.build(model.trainable_variables)
     x = tf.convert_to_tensor(x, dtype)
-    model.step_losses = np.array([float(model.descend(x)) for _ in range(3)])
+    model.step_losses = np.array([float(model.descend(x)) for _ in range(2)])
     return model
 
 
