@@ -185,8 +185,8 @@ def test_it_learns_white_images_with_sign_and_scale_at_every_level():
     model = deen.DEEN(
         network=networks.DeepField(((3, 1, 24),), 3, seed=0), sigma=levels, seed=0
     )
-    model.compile(keras.optimizers.Adam(2e-2), jit_compile=False)
-    model.fit(x, batch_size=64, epochs=40, verbose=0)
+    model.compile(keras.optimizers.Adam(3e-2), jit_compile=False)
+    model.fit(x, batch_size=64, epochs=20, verbose=0)
     for sigma in (0.35, 0.6, 1.0):
         xi = np.sqrt(s**2 + sigma**2) * rng.normal(size=(200, 12, 12, 1))
         xi -= xi.mean((1, 2), keepdims=True)
@@ -197,8 +197,7 @@ def test_it_learns_white_images_with_sign_and_scale_at_every_level():
 
 
 @pytest.mark.parametrize("shape", ((40, 31), (33, 48, 3)))
-@pytest.mark.parametrize("tile", (1, 8, 13))
-def test_tiles_are_the_whole(shape, tile):
+def test_tiles_are_the_whole(shape):
     model = random_model()
     image = np.random.default_rng(6).normal(0.5, 0.3, size=shape).astype("float32")
     whole = denoise_image(model, image, 0.3)
@@ -206,8 +205,9 @@ def test_tiles_are_the_whole(shape, tile):
     expected = np.moveaxis(model.denoise(planes, 0.3)[..., 0], 0, 2).reshape(shape)
     size = np.abs(whole).max()
     np.testing.assert_allclose(whole, expected, atol=2e-5 * size)
-    tiled = denoise_image(model, image, 0.3, tile=tile)
-    np.testing.assert_allclose(tiled, whole, atol=2e-5 * size)
+    for tile in (1, 8, 13):
+        tiled = denoise_image(model, image, 0.3, tile=tile)
+        np.testing.assert_allclose(tiled, whole, atol=2e-5 * size)
     # With less overlap something is missing.
     near = types.SimpleNamespace(reach=model.network.reach - 4, stride=2, any_size=4)
     short = types.SimpleNamespace(network=near, sigma=0.3, point_shape=(None, None, 1))

@@ -213,7 +213,7 @@ def swap_or_not(place, n, key):
     return place
 
 
-@pytest.mark.parametrize("n", (1, 2, 3, 100, 2**31 - 1))
+@pytest.mark.parametrize("n", (1, 3, 100, 2**31 - 1))
 def test_permutation_is_swap_or_not(n):
     key = noise.key(2**40 + 3, 9, noise.SHUFFLE)
     places = np.unique(np.linspace(0, n - 1, 20).astype("int32"))

@@ -194,13 +194,19 @@ def test_a_stream_shows_its_first_batches_and_loses_none(kind):
     np.testing.assert_allclose(model.center, X[: 4 * PEEK].mean(0), rtol=1e-5)
 
 
+@pytest.fixture(scope="module")
+def in_order():
+    """Trained on the array in its order."""
+    model = model_of(optimizer=keras.optimizers.SGD(1e-2))
+    model.adapt(X)
+    model.fit(X, batch_size=4, shuffle=False, verbose=0)
+    return model
+
+
 @pytest.mark.parametrize("kind", STREAMS)
-def test_a_stream_trains_as_the_array_in_its_order(kind):
-    arguments = {"optimizer": keras.optimizers.SGD(1e-2)}
-    one, other = model_of(**arguments), model_of(optimizer=keras.optimizers.SGD(1e-2))
-    for model in (one, other):
-        model.adapt(X)
-    one.fit(X, batch_size=4, shuffle=False, verbose=0)
+def test_a_stream_trains_as_the_array_in_its_order(kind, in_order):
+    one, other = in_order, model_of(optimizer=keras.optimizers.SGD(1e-2))
+    other.adapt(X)
     other.fit(STREAMS[kind](X), shuffle=False, verbose=0)
     for v, w in zip(weights(one), weights(other), strict=True):
         np.testing.assert_allclose(v, w, rtol=1e-4, atol=1e-6)

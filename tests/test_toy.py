@@ -92,9 +92,10 @@ def test_samples_fill_the_density(law):
 @laws
 def test_bayes_loss_is_the_error_of_the_posterior_mean(law):
     sigma = 0.1
-    x, xi = noisy(law, 100_000, sigma, seed=4)
+    n = 50_000
+    x, xi = noisy(law, n, sigma, seed=4)
     errors = ((x - law.denoise(xi, sigma)) ** 2).sum(1)
-    assert abs(errors.mean() - law.bayes_loss(sigma)) < 4 * errors.std() / 100_000**0.5
+    assert abs(errors.mean() - law.bayes_loss(sigma)) < 4 * errors.std() / n**0.5
     assert law.bayes_loss(sigma) < 2 * sigma**2
 
 
@@ -102,7 +103,7 @@ def test_bayes_loss_is_the_error_of_the_posterior_mean(law):
 def test_loss_above_the_floor_is_sigma4_times_the_fisher_divergence(law):
     """Eqs. 13-17: L - L* = sigma^4 E|psi - psi*|^2 for any psi; here psi = 0.7 psi* + 1."""
     sigma = 0.15
-    x, xi = noisy(law, 100_000, sigma, seed=5)
+    x, xi = noisy(law, 50_000, sigma, seed=5)
     exact = law.score(xi, sigma)
     psi = 0.7 * exact + 1
     ours = ((x - (xi + sigma**2 * psi)) ** 2).sum(1)
