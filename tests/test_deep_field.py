@@ -177,6 +177,7 @@ def test_the_objective_is_eq_19_at_every_level():
     np.testing.assert_allclose(values, expected / sigma**2, rtol=1e-4)
 
 
+@pytest.mark.long
 def test_it_learns_white_images_with_sign_and_scale_at_every_level():
     """x ~ N(0, s^2 I): psi = -x / (s^2 + sigma^2), of what is not brightness."""
     s, levels = 0.5, (0.3, 1.2)

@@ -50,6 +50,7 @@ def here():
     return numbers()
 
 
+@pytest.mark.long
 def test_another_process_with_other_threads(here, tmp_path):
     path = tmp_path / "numbers.npz"
     subprocess.run([sys.executable, "-c", PROGRAM, path], cwd=ROOT, check=True)

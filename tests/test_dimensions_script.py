@@ -102,6 +102,7 @@ def test_points_for_an_error(script):
     assert script.points_for(0.1, numbers, (3.0, 2.0, 0.2)) is None
 
 
+@pytest.mark.long
 def test_few_points_keep_what_is_best_on_those_held_out(script):
     """With a rate at which the loss comes to rise again, the end is not the answer."""
     x = script.law_of("wells", 2).sample(50, seed=0)

@@ -66,7 +66,13 @@ def finish(processes):
     return [process.returncode for process in processes], "\n".join(texts)
 
 
-@pytest.fixture(scope="module", params=(1, 2), ids=("mirrored", "two workers"))
+@pytest.fixture(
+    scope="module",
+    params=(
+        pytest.param(1, id="mirrored"),
+        pytest.param(2, id="two workers", marks=pytest.mark.long),
+    ),
+)
 def folder(request, tmp_path_factory):
     """Where two replicas, in one process or in two, left what they did."""
     folder = tmp_path_factory.mktemp("replicas")
@@ -206,6 +212,7 @@ def test_what_must_be_made_inside_the_scope(runs):
         assert tuple(run["program"]) == (1, 0)  # neither of the others works in there
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("folder", (2,), ids=("two workers",), indirect=True)
 def test_workers_with_other_data_order_or_sigma_are_told(runs):
     for run in runs:

@@ -123,6 +123,7 @@ def straight(tmp_path_factory):
     return out
 
 
+@pytest.mark.long
 def test_killed_interrupted_and_finished(straight, tmp_path, monkeypatch):
     """SIGKILL, then Ctrl-C, then to the end, here: the straight run."""
     script, out = ROOT / "tests" / "small_run.py", tmp_path / "out"

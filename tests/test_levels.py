@@ -266,6 +266,7 @@ def test_any_network_is_told_the_level(shape):
     np.testing.assert_allclose(-slope, psi.reshape(64, -1)[:, 0], atol=3e-3)
 
 
+@pytest.mark.long
 def test_masses_of_parts_far_apart_are_learned():
     # 0.8 and 0.2 of the mass, 20 sigma apart. One level at a time is blind to that.
     rng = np.random.default_rng(0)

@@ -24,6 +24,7 @@ def run(name, folder):
     return done.stdout
 
 
+@pytest.mark.long
 def test_the_paper_in_pictures(tmp_path):
     text = run("paper.py", tmp_path)
     assert re.search(r"bound of the paper's network: 0\.837\nOf \d+ claims", text)

@@ -19,6 +19,7 @@ def run(code, names):
     exec(compile(code, "README.md", "exec"), names)  # noqa: S102
 
 
+@pytest.mark.long
 def test_its_code_runs_as_it_stands(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     names = {}

@@ -75,6 +75,7 @@ def quick_fig1(tmp_path_factory):
     return folder / "out", done
 
 
+@pytest.mark.long
 def test_fig1_writes_the_contracts_files(quick_fig1):
     out, done = quick_fig1
     stems = ("fig1", "fig1-truth")
@@ -84,6 +85,7 @@ def test_fig1_writes_the_contracts_files(quick_fig1):
     assert "mixture/deen/grid_kl" in done.stdout
 
 
+@pytest.mark.long
 def test_a_terminal_run_ends_in_a_short_table(quick_fig1):
     _, done = quick_fig1
     lines = done.stdout.strip().splitlines()
@@ -94,6 +96,7 @@ def test_a_terminal_run_ends_in_a_short_table(quick_fig1):
     assert "%" not in told and "it/s" not in told
 
 
+@pytest.mark.long
 def test_fig1_json_defines_every_metric(quick_fig1):
     record = json.loads((quick_fig1[0] / "fig1.json").read_text())
     assert {"settings", "data", "seconds", "metrics"} <= set(record)
@@ -107,6 +110,7 @@ def test_fig1_json_defines_every_metric(quick_fig1):
             assert (f"{D}/{M}/grid_kl" in record["metrics"]) == (M != "dsm")
 
 
+@pytest.mark.long
 def test_fig1_h5_holds_every_panel(quick_fig1):
     with h5py.File(quick_fig1[0] / "fig1.h5") as file:
         for letter in "abcdefghij":
@@ -115,6 +119,7 @@ def test_fig1_h5_holds_every_panel(quick_fig1):
             assert {"unit", "equation", "axes", "box"} <= set(file[letter].attrs)
 
 
+@pytest.mark.long
 def test_fig1_models_load(quick_fig1):
     for folder in (quick_fig1[0] / "models").iterdir():
         model = tf.saved_model.load(folder)
@@ -167,6 +172,7 @@ def test_mistakes_are_named(arguments, message, tmp_path, monkeypatch):
 # ---- where a result comes from -------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_result_says_where_it_comes_from(quick_fig1):
     record = json.loads((quick_fig1[0] / "fig1.json").read_text())
     assert record["script"] == "reproduce/fig1.py"
@@ -226,6 +232,7 @@ def test_what_is_fresh(tmp_path, monkeypatch):
     assert provenance.git("rev-parse", "HEAD") == "unknown"  # no repository there
 
 
+@pytest.mark.long
 def test_all_leaves_alone_what_is_fresh(quick_fig1, tmp_path, monkeypatch, capsys):
     ran = []
     monkeypatch.setattr(everything, "run", lambda *words: ran.append(words) or 0)
@@ -303,6 +310,7 @@ def slice_of_fig1(out):
     return found
 
 
+@pytest.mark.long
 def test_a_slice_of_figure_1_gives_the_committed_numbers(tmp_path):
     """Made by: python -m tests.test_reproduce.
 

@@ -721,6 +721,7 @@ class TestChainsAreReported:
         assert chains.states[-1].std() == pytest.approx(10, rel=0.1)
         assert chains.bias == pytest.approx(99, rel=0.15)
 
+    @pytest.mark.long
     def test_chains_that_leave_a_trained_energy(self):
         """A tanh network's energy is flat where there were no data: MALA from N(0, 9)."""
         law = deen.datasets.GaussianMixture.ring(modes=8, std=0.15)

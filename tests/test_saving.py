@@ -115,6 +115,7 @@ def test_models_with_an_energy_export_it():
         assert set(model.signatures) == names
 
 
+@pytest.mark.long
 def test_saved_model_cli(deen_model, saved_deen, tmp_path):
     np.save(tmp_path / "x.npy", X[:50].astype("float32"))
     command = "run --tag_set serve --signature_def score --inputs x=x.npy --outdir ."

@@ -368,7 +368,7 @@ def test_sigma_may_be_any_real_number():
         (
             (0.4, 0.1),
             ValueError,
-            r"sigma must be \(low, high\), with low < high, got \(0.4, 0.1\)",
+            r"sigma must be \(low, high\) with low < high, got \(0.4, 0.1\)",
         ),
     ],
 )
