@@ -124,12 +124,19 @@ def straight(tmp_path_factory):
 
 
 @pytest.mark.long
+def test_ctrl_c_is_one_line(capsys):
+    command.one_line(KeyboardInterrupt, KeyboardInterrupt(), None)
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "the same command goes on from there" in error
+
+
+@pytest.mark.slow
 def test_killed_interrupted_and_finished(straight, tmp_path, monkeypatch):
     """SIGKILL, then Ctrl-C, then to the end, here: the straight run."""
     script, out = ROOT / "tests" / "small_run.py", tmp_path / "out"
     process = start(script, "--out", out)
     wait_for_a_checkpoint(process, out)
-    time.sleep(random.uniform(0.0, 0.7))  # some dozen epochs, each with its checkpoint
+    time.sleep(random.uniform(0.0, 0.3))  # some epochs, each with its checkpoint
     process.kill()
     assert process.wait() == -signal.SIGKILL
     assert not (out / "small.json").exists()
