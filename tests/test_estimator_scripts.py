@@ -30,7 +30,6 @@ def table1():
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_a_cell_is_its_seeds_fit_and_nothing_else(table1):
     """Bit for bit again, another for another seed, and each end on the way to the last."""
     cell = ("deen", "mixture")
