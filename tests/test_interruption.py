@@ -123,14 +123,13 @@ def straight(tmp_path_factory):
     return out
 
 
-@pytest.mark.long
 def test_ctrl_c_is_one_line(capsys):
     command.one_line(KeyboardInterrupt, KeyboardInterrupt(), None)
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "the same command goes on from there" in error
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_killed_interrupted_and_finished(straight, tmp_path, monkeypatch):
     """SIGKILL, then Ctrl-C, then to the end, here: the straight run."""
     script, out = ROOT / "tests" / "small_run.py", tmp_path / "out"
