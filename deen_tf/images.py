@@ -78,11 +78,13 @@ def denoise_image(
     if not (hasattr(model, "sigma") and hasattr(model, "denoise")):
         raise TypeError(f"model must have sigma and denoise, got {model!r}")
     network = getattr(model, "network", None)
+    image = as_points(image, ..., "image")
     if getattr(model, "several_levels", False):
         if noise_level is None:
             raise ValueError("noise_level must be given to a model of several")
+        noise_level = float(positive(noise_level, "noise_level"))
+        _check_units(image, noise_level, np.max(getattr(model, "scale", np.inf)))
         model = model.smoothed(noise_level)
-    image = as_points(image, ..., "image")
     point = getattr(model, "point_shape", None) or ()
     any_size = len(point) == 3 and None in point
     if any_size:
@@ -143,6 +145,16 @@ def denoise_image(
                 answer[part][top : top + len(band)] = band
                 bar.update()
     return answer.reshape(image.shape)
+
+
+def _check_units(image, noise_level, spread):
+    """Refuse an image in other units than the data of a model of several noise levels."""
+    if image.std() > np.hypot(20 * spread, 2 * noise_level):
+        raise ValueError(
+            f"the model was trained on data of standard deviation {spread:.3g}, the image's is "
+            f"{image.std():.3g}: it must be in the units of those (pixels in [0, 1], say, and "
+            "not in 0 to 255)"
+        )
 
 
 def _bar(what, total, progress):

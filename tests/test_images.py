@@ -274,3 +274,11 @@ def test_mistakes(arguments, message):
     given = {"model": Linear(np.eye(16)), "image": np.zeros((9, 9))} | arguments
     with pytest.raises(ValueError, match=message):
         denoise_image(**given)
+
+
+def test_an_image_in_other_units_than_the_data_of_several_levels_is_refused():
+    model = deen.DEEN.from_preset("photographs")
+    image = 255 * np.random.default_rng(0).random((40, 50))
+    with pytest.raises(ValueError, match="standard deviation 0.228, the image's is 7"):
+        deen.denoise_image(model, image, 0.1)
+    assert deen.denoise_image(model, image / 255, 0.1).shape == (40, 50)
