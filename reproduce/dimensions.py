@@ -391,6 +391,8 @@ def draw(run, names):
                 style = {"color": colours[E], "fmt": f"{marks[E]}-", "label": E}
                 plotting.median_and_range(ax, *zip(*known, strict=True), **style)
         ax.set(xscale="log", yscale="log", title=name, **labels)
+        ax.set_xticks(places, [str(p) for p in places])
+        ax.xaxis.minorticks_off()
         ax.grid(alpha=0.3)
 
     for ax, law in zip(axes, names, strict=False):
@@ -430,7 +432,8 @@ def draw(run, names):
             **labels,
         )
         axes[11].legend()
-    axes[0].legend(fontsize=5.5)
+    names = axes[0].get_legend_handles_labels()
+    figure.legend(*names, loc="outside lower center", ncols=6, fontsize=7)
     figure.suptitle(
         f"One network, {'-'.join(map(str, at.hidden_units))}, {at.steps} steps of batch {at.batch}, "
         "against the dimension; many wells against the number of points"
