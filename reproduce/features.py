@@ -22,8 +22,9 @@ and number of labels on the last 10,000 training digits. The test digits are see
     python reproduce/features.py --seeds 3                # MNIST in Keras' cache, or downloaded
     python reproduce/features.py --seeds 3 --data DIR     # mnist.npz, or the idx files, in DIR
 
-What to see: (b) no representation that was learned is left of the line with 100 labels; what
-helps with all labels are many random features.
+What to see: (b) of the energies at one level nothing that was learned is left of the line with
+100 labels; what helps with all labels are many random features. The energy of all levels is far
+left of it: with 100 labels its experts err as often as pixels do with 1000.
 """
 
 from command import options
