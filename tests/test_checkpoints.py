@@ -222,6 +222,7 @@ except OSError as error:
 """
 
 
+@pytest.mark.long
 def test_a_full_disk_is_an_oserror_and_no_end_of_the_process(disk, saved):  # noqa: F811
     """40 kB for a state of 60: HDF5 itself would end with a segmentation fault."""
     path = disk / "state.h5"

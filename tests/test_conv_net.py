@@ -64,6 +64,7 @@ def test_experts_are_sums_over_places_weighed_by_the_level():
     np.testing.assert_allclose(same[0], experts, rtol=1e-9)
 
 
+@pytest.mark.long
 def test_it_serves_one_level_and_several(tmp_path):
     x = np.random.default_rng(0).uniform(size=(64, 64)).astype("float32")
     network = ConvNet((4, 6), units=8)

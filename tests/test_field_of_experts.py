@@ -77,6 +77,7 @@ def test_a_shift_by_the_stride_changes_nothing():
     assert abs(model.energy(other.reshape(1, -1))[0] - energies[0]) > 1e-3
 
 
+@pytest.mark.long
 def test_it_learns_the_score_of_white_data_with_sign_and_scale():
     """x ~ N(0, s^2 I) smoothed has the score -x / (s^2 + sigma^2)."""
     s, sigma = 1.0, 0.7

@@ -79,6 +79,7 @@ def test_runs_that_are_watched(callback, straight):
     assert_same_run(straight, other)
 
 
+@pytest.mark.long
 def test_with_xla_as_well():
     one, other = (
         model_of(jit_compile=True),

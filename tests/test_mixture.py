@@ -119,6 +119,7 @@ def test_rank_bound_counts_all_networks():
     assert np.linalg.matrix_rank(np.concatenate([model.score(x).T, kernels], 1)) == 6
 
 
+@pytest.mark.long
 def test_saved_exported_and_resumed_exactly(tmp_path):
     model = fitted(2)
     model.save(tmp_path / "model.keras")

@@ -691,6 +691,7 @@ class TestAnnealed:
 
 
 class TestChainsAreReported:
+    @pytest.mark.long
     def test_good_chains_are_not_warned_of(self):
         x = MIXTURE.sample(200, 0)
         with warnings.catch_warnings():
