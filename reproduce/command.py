@@ -61,9 +61,8 @@ def options(description, argv=None, **more):
     typed = sys.argv[1:] if argv is None else argv
     args = parser.parse_args(typed)
     places = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    places.add_argument("--out")
-    places.add_argument("--data")
-    places.add_argument("--model")
+    for name in ("--out", "--data", "--model", "--models", "--jobs"):
+        places.add_argument(name)
     places.add_argument("--no-export", "--keep", action="store_true")
     script = os.path.basename(sys.argv[0])
     decides = places.parse_known_args(typed)[1]

@@ -243,7 +243,8 @@ class AtLevel:
 
         `format` is "tf_saved_model" or "litert"; the signatures take `x` alone.
         """
-        write = {"tf_saved_model": export.saved_model, "litert": export.litert}
-        if format not in write:
-            raise ValueError(f"format must be one of {list(write)}, got {format!r}")
-        write[format](self.model, filepath, verbose, self.sigma)
+        if format not in export.FORMATS:
+            raise ValueError(
+                f"format must be one of {list(export.FORMATS)}, got {format!r}"
+            )
+        export.FORMATS[format](self.model, filepath, verbose, self.sigma)

@@ -102,3 +102,6 @@ def _endpoint(model, name, one):
         return {name: function(model, x, model.level(x, sigma))}
 
     return answer, inputs
+
+
+FORMATS = {"tf_saved_model": saved_model, "litert": litert}

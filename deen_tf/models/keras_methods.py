@@ -167,11 +167,10 @@ class KerasMethods(keras.Model):
             raise ValueError(
                 "the model has no weights yet: fit it, or evaluate a point, before export()"
             )
-        write = {"tf_saved_model": export.saved_model, "litert": export.litert}
-        if format in write:
+        if format in export.FORMATS:
             if kwargs:
                 raise TypeError(f"export() got unexpected arguments {sorted(kwargs)}")
-            return write[format](self, filepath, verbose)
+            return export.FORMATS[format](self, filepath, verbose)
         x = tf.TensorSpec((None, *self.point_shape), self.variable_dtype, name="x")
         kwargs = {"input_signature": [x]} | kwargs
         return super().export(filepath, format=format, verbose=verbose, **kwargs)
