@@ -39,6 +39,7 @@ COMMANDS = {
     "digits": "python reproduce/digits.py --data DIR",
     "dimensions": "python reproduce/dimensions.py",
     "photographs": "python reproduce/photographs.py --data DIR",
+    "photographs_large": "python reproduce/photographs_large.py --data DIR",
     "presets": "python reproduce/presets.py --data DIR",
 }
 
