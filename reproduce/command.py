@@ -74,6 +74,8 @@ def options(description, argv=None, **more):
 
 def one_line(kind, error, traceback):
     """Print a mistake of the user's, or Ctrl-C, as one line; all else as Python does."""
+    if isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
+        kind = KeyboardInterrupt  # within C++, which raises SystemError from it
     if os.environ.get("DEEN_TRACEBACK") or not issubclass(
         kind, (*MISTAKES, KeyboardInterrupt)
     ):

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 import deen_tf as deen
-from deen_tf.training.replicas import BackupAndRestore
+from deen_tf.training.replicas import BackupAndRestore, Mirrored
 
 SEED, BATCH, EPOCHS = 3, 17, 2
 OPTIMIZERS = {
@@ -71,6 +71,11 @@ def steps(folder):
         model.save(folder / "model.keras")
         model.export(folder / "saved_model")
         done["score"] = model.score(x)
+
+    traced = []
+    Mirrored._trace = lambda self, n: traced.append(n)
+    model.fit(x, batch_size=BATCH, verbose=0)
+    done["traced again"] = traced
 
     with strategy.scope():
         model = model_of(OPTIMIZERS["plain"]())

@@ -170,6 +170,10 @@ def test_a_fit_is_that_of_one_process_on_the_whole_batches(runs, optimizer):
     assert abs(runs[0]["plain"] - runs[0]["clipped"]).max() > 1e-3
 
 
+def test_a_second_fit_compiles_nothing(runs):
+    assert [len(run["traced again"]) for run in runs] == [0] * len(runs)
+
+
 def test_a_stream_is_split_and_weighted_rightly(runs):
     x = replicas.points()
     model = replicas.model_of(replicas.OPTIMIZERS["plain"]())

@@ -123,8 +123,13 @@ def straight(tmp_path_factory):
     return out
 
 
-def test_ctrl_c_is_one_line(capsys):
-    command.one_line(KeyboardInterrupt, KeyboardInterrupt(), None)
+@pytest.mark.parametrize("where", ["Python", "C++"])
+def test_ctrl_c_is_one_line(where, capsys):
+    error = KeyboardInterrupt()
+    if where == "C++":
+        error = SystemError("returned a result with an exception set")
+        error.__cause__ = KeyboardInterrupt()
+    command.one_line(type(error), error, None)
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "the same command goes on from there" in error
 

@@ -215,6 +215,8 @@ def test_mistakes(gaussian):
         model.score(x[:3])
     with pytest.raises(ValueError, match="must lie within"):
         model.score(x[:3], 40.0)
+    with pytest.raises(TypeError, match="one number or one for each point, got '0.3'"):
+        model.score(x[:3], "0.3")
     with pytest.raises(ValueError, match="low, high"):
         deen.DEEN(sigma=(1.0, 0.5))
     with pytest.raises(AttributeError, match="fixed"):

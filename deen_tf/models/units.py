@@ -335,6 +335,10 @@ class UnitModel(KerasMethods):
                 f"this {type(self).__name__} has noise levels from {self.levels[0]:g} to "
                 f"{self.levels[1]:g}: say at which, sigma=..."
             )
+        if isinstance(sigma, str | bytes | dict):
+            raise TypeError(
+                f"sigma must be one number or one for each point, got {sigma!r:.60}"
+            )
         if not tf.is_tensor(sigma):
             sigma = as_numbers(sigma, "sigma").astype("float64")
             if sigma.shape not in ((), tuple(x.shape[:1])):

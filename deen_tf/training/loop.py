@@ -226,7 +226,11 @@ class Steps:
         self.replicas = None
         if replicas.distributed(model):
             sizes = {batch_size, self.rest} - {0}
-            self.replicas = replicas.Mirrored(model, self.jit, sizes)
+            self.replicas = model._programs.get(
+                (*self._key(), "replicas"),
+                lambda: replicas.Mirrored(model, self.jit, sizes),
+                "steps",
+            )
         on_gpu = bool(tf.config.list_logical_devices("GPU"))
         self.known_trips = on_gpu and not model.run_eagerly
         self.order = None, None

@@ -95,12 +95,12 @@ def _changes(layer):
 
 def on_devices(model, x):
     """Return the points x as a tensor, or a tensor on each replica's device."""
+    x, tensors = tensor_of(x), []
     if not distributed(model):
-        return tensor_of(x)
-    tensors = []
+        return x
     for device in model.distribute_strategy.extended.worker_devices:
         with tf.device(device):
-            tensors.append(tf.identity(tensor_of(x)))
+            tensors.append(tf.identity(x))
     return tensors
 
 
