@@ -7,7 +7,8 @@ running loss falls (a); one step of Eq. 11 denoises test digits, also at sigma' 
 Read beside them the bound of `deen_tf.models.energy`: the score of an MLP energy lies in the
 row space of its first layer, so the paper's network (128 units on 784 pixels) can remove at
 most 128/784 of the noise. A second network has two units to a pixel in its first layer,
-a third a small MLP shared by all 8 x 8 windows; everything is shown for all of them.
+a third a small MLP shared by all 8 x 8 windows; everything is shown for all of them. Beside
+them stands the energy of all noise levels (`digits.py`, its preset), told the level.
 
     python reproduce/fig2.py --seeds 3                    # MNIST in Keras' cache, or downloaded
     python reproduce/fig2.py --seeds 3 --data DIR         # mnist.npz, or the idx files, in DIR
@@ -25,11 +26,12 @@ if __name__ == "__main__":
     )
 
 import numpy as np
-from experiment import Run
+from experiment import Run, content
 from images import rank_bound, train, widths
 from plots import WIDTH, image_rows, plt
 from tables import FIG2
 
+import deen_tf as deen
 from deen_tf import baselines, metrics, plotting
 from deen_tf.datasets import mnist
 from deen_tf.laws.bandwidth import select_sigma
@@ -104,6 +106,9 @@ def main(args):
             if name in FIGURES:  # now, and again with all seeds
                 draw(run, name, losses, score)
 
+    levels = deen.DEEN.from_preset("digits")  # at all noise levels, see digits.py
+    run.data["digits"] = content(*(weight.numpy() for weight in levels.weights))
+    score("deen-levels", {s: levels.denoise(xi, s) for s, xi in score.noisy.items()})
     with run.stage("baselines"):
         wiener, held_out = Gaussian.fit(x), x[-at.held_out :]
         score("wiener", {s: wiener.denoise(xi, s) for s, xi in score.noisy.items()})

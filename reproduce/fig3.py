@@ -12,6 +12,10 @@ Read beside them the bound of `deen_tf.models.energy`: 256 units on 1024 pixels 
 quarter of the noise. Two networks have no such bound: a dense one, 2048 units in the first
 layer, and a wide one, 18,496 units whose weights are shared by all places of the patch.
 
+Two methods more are made for whole photographs, with pixels in [0, 1]: BM3D, where its package
+is installed, and the energy of `photographs.py`, trained on other photographs at all levels.
+They see patches and picture in the contrast in which the noise is 25/255.
+
 All methods are told the noise level of each patch, and nothing else of the clean one. Errors
 are in units of the training patches' overall variance; standard errors are over images.
 
@@ -35,10 +39,12 @@ if __name__ == "__main__":
     )
 
 import numpy as np
-from experiment import Run
+from block_matching import bm3d
+from experiment import Run, content
 from images import rank_bound, train, widths
 from plots import WIDTH, panels, plt
 
+import deen_tf as deen
 from deen_tf import baselines, metrics, plotting
 from deen_tf.datasets import van_hateren
 from deen_tf.images import denoise_image, windows
@@ -46,6 +52,7 @@ from deen_tf.laws.bandwidth import select_sigma
 from deen_tf.laws.gaussian import Gaussian
 
 NOISE = 0.5  # the paper's: noise level of a patch over its standard deviation
+LEVEL = 25 / 255  # for methods that know photographs
 SIZE = 32  # of a patch
 
 # The paper's widths; the rest is ours. At the paper's rate of 1e-3, clipped, one seed of three
@@ -267,7 +274,24 @@ def denoise_by_filters(run, x, held_out, score):
         more = {"strength": strength, "progress": run.watched}
         score.add(name, method(test.xi, level, **more))
     score.add("wavelet", baselines.wavelet(test.xi, level, progress=run.watched))
+    for name, method in of_photographs(run).items():
+
+        def by(z, level, method=method):
+            images = z.reshape(-1, SIZE, SIZE)
+            return np.stack([method(image) for image in images]).reshape(z.shape)
+
+        score.add(name, test.denoise(by, LEVEL))
     return tuned
+
+
+def of_photographs(run):
+    """Return {name: function of an image with noise LEVEL}: methods of whole photographs."""
+    energy = deen.DEEN.from_preset("photographs")
+    run.data["photographs"] = content(*(weight.numpy() for weight in energy.weights))
+    methods = {"deen-photographs": lambda xi: denoise_image(energy, xi, LEVEL)}
+    if bm3d():
+        methods["bm3d"] = lambda xi: bm3d()(xi, LEVEL)
+    return methods
 
 
 def assess(run, name, model, reading, score):
@@ -340,6 +364,9 @@ def denoise_photograph(run, args, patches, model, train, scale, tuned):
         "Wiener, overlapping patches": denoise_image(wiener, xi, stride=stride),
         "DEEN (wide), overlapping patches": denoise_image(model, xi, stride=stride),
     }
+    for key, method in of_photographs(run).items():
+        name_of = {"deen-photographs": "DEEN of other photographs", "bm3d": "BM3D"}[key]
+        pictures[name_of] = method(xi * (LEVEL / NOISE)) * (NOISE / LEVEL)
     run.data["photograph"] = {"name": name, "noise level": NOISE}
     for method, picture in pictures.items():
         if method != "clean":
@@ -393,9 +420,12 @@ def draw_photograph(run, pictures):
     height, width = clean.shape
     top, left = height // 2 - height // 12, width // 2 - width // 12
     part = slice(top, top + height // 6), slice(left, left + width // 6)
-    figure, axes = panels(4, 3, 4 * WIDTH / 3 * height / width + 1)
+    columns = -(-len(pictures) // 2)
+    figure, axes = panels(4, columns, 4 * WIDTH / columns * height / width + 1)
+    for ax in axes.flat:
+        ax.axis("off")
     for k, (method, picture) in enumerate(pictures.items()):
-        row, column = divmod(k, 3)
+        row, column = divmod(k, columns)
         whole, enlarged = axes[2 * row, column], axes[2 * row + 1, column]
         title = method
         if method != "clean":

@@ -49,6 +49,7 @@ import warnings
 
 import keras
 import numpy as np
+from block_matching import bm3d
 from experiment import Run, content, write
 from plots import WIDTH, plt
 
@@ -236,15 +237,6 @@ def by_patches(model, side, stride):
             return model.denoise(xi, self.sigma)
 
     return lambda xi, sigma: denoise_image(Patches(sigma), xi, stride=stride)
-
-
-def bm3d():
-    """Return BM3D as a method, or None where the package is not installed."""
-    try:
-        from bm3d import bm3d
-    except ImportError:
-        return None
-    return lambda xi, sigma: bm3d(xi, sigma)
 
 
 def noisy(run, image, index, level):

@@ -56,6 +56,7 @@ FIG2 = {
     "deen-wide": "DEEN, 1568-256",
     "deen-field": "DEEN, field of experts",
     "deen-field-0.3": "the same, trained at 0.3",
+    "deen-levels": "DEEN of all levels, convolutional",
     "dsm-wide": "DSM, 1568-256 (bound 0.673)",
     "dae-wide": "denoising autoencoder, 1568-256",
     "dae-wide-0.3": "the same, trained at 0.3",
@@ -73,6 +74,7 @@ FIG3 = {
     "wiener": "Wiener filter",
     "wiener-contrast": "Wiener filter, contrast-normalised",
     "wavelet": "wavelet shrinkage, translation-invariant",
+    "bm3d": "BM3D",
     "deen": "DEEN, paper's network, one scale",
     "deen-contrast": "DEEN, paper's network, contrast-normalised",
     "deen-gaussian": "the same with a Gaussian part",
@@ -80,6 +82,7 @@ FIG3 = {
     "deen-dense": "DEEN, 2048-512, contrast-normalised",
     "deen-wide-fixed": "DEEN, field of experts, one scale",
     "deen-wide": "DEEN, field of experts, contrast-normalised",
+    "deen-photographs": "DEEN of other photographs, all levels",
 }
 
 
