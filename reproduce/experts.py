@@ -281,9 +281,10 @@ def draw_curves(run, figure, answer, curves, D):
         unit = "KL, nats" if whole == "grid_kl" else "relative score error"
         ax.set(title=f"({letter}) {title}", ylabel=unit, yscale="log")
         ax.set_xlabel("$k$" if letter == "c" else "rank of the expert by its share")
-        ax.legend()
+        if letter != "b":  # the same lines
+            ax.legend()
     networks = {
-        "one DEEN": "deen/relative_score_error",
+        "one\nDEEN": "deen/relative_score_error",
         "4 DEENs,\ntogether": "deens/relative_score_error",
         "one of\nthe 4": "deens-members/relative_score_error_median",
         "3 of\nthe 4": "deens-less-one/relative_score_error_median",
