@@ -204,7 +204,7 @@ def draw(run, shown):
             )
             ideal = run.median(f"mnist/{name}/jump/nearest_distance")
             title = (
-                f"{name}, from {STARTS[start]}: energy {gap:+.0f} nats, ink {ink:.2f} times "
+                f"{name}, from {STARTS[start]}: energy {gap:+.0f} nats,\nink {ink:.2f} times "
                 f"noisy digits', {escaped:.0%} escaped,\ndistance to a training digit "
                 f"{distance:.1f} (jumps from noisy digits {ideal:.1f})"
             )
