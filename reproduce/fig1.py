@@ -8,7 +8,7 @@ Both data sets have a known density, so every panel is measured against the trut
 density smoothed by N(0, sigma^2 I), which is what DEEN and DSM aim at.
 
     python reproduce/fig1.py                       # one seed, 1000 iterations
-    python reproduce/fig1.py --seeds 10 --long 5   # the committed run
+    python reproduce/fig1.py --seeds 5 --long 2    # the committed run
     python reproduce/fig1.py --study               # dependence on batch and data set size
 
 What to see: (a)-(d) are the exact density and score up to a percent where there are data;
