@@ -52,6 +52,7 @@ import numpy as np
 from block_matching import bm3d
 from experiment import Run, content, write
 from plots import WIDTH, plt
+from tables import PUBLISHED
 
 import deen_tf as deen
 from deen_tf import inverse, metrics, networks
@@ -93,19 +94,6 @@ QUICK = {
     "iterations": 3,
 }
 SEVENTEEN = slice(None, None, 4)  # of BSD68
-# From the repositories of the methods: weights (None: not learned, or no network), PSNR on
-# BSD68; "minimised" where x_hat is a minimiser and not one step or one pass.
-PUBLISHED = {
-    "PoGMDM, one step": (5_376, {5: 36.21, 15: 29.70, 25: 27.26}),
-    "CRR, minimised": (13_763, {5: 36.96, 15: 30.54, 25: 28.10}),
-    "WCRR, minimised": (13_763, {5: 37.65, 15: 31.21, 25: 28.68}),
-    "BM3D": (None, {15: 31.07, 25: 28.57, 50: 25.62}),
-    "EPLL": (None, {15: 31.21, 25: 28.68, 50: 25.67}),
-    "WNNM": (None, {15: 31.37, 25: 28.83, 50: 25.87}),
-    "TNRD": (27_000, {15: 31.42, 25: 28.92, 50: 25.97}),
-    "DnCNN": (556_000, {15: 31.73, 25: 29.23, 50: 26.23}),
-    "TDV": (400_000, {15: 31.82, 25: 29.36, 50: 26.43}),
-}
 
 
 def main(args):

@@ -28,9 +28,10 @@ import json
 import keras
 import numpy as np
 from experiment import Run
-from photographs import PUBLISHED, count, judge, load, noisy, one_step, record
+from photographs import count, judge, load, noisy, one_step, record
 from plots import panels
 from provenance import ROOT
+from tables import PUBLISHED
 
 import deen_tf as deen
 from deen_tf import networks
