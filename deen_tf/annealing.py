@@ -21,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from deen_tf.checks import as_points, whole
+from deen_tf.fields import check_one_level
 
 PILOT_CHAINS, PILOT_STEPS = 64, 200
 ACCEPTANCE = 0.8
@@ -68,11 +69,18 @@ def log_z(density, start, x=None, *, chains=256, steps=1000, leapfrogs=4, seed=0
     -------
     LogZ
 
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described, or the density has several noise levels:
+        `model.smoothed(sigma)` is one of them.
+
     Notes
     -----
     The standard error is that of the mean of the weights. With few effective chains it is too
     small; the other estimate tells.
     """
+    check_one_level(density)
     steps, leapfrogs = whole(steps, "steps"), whole(leapfrogs, "leapfrogs")
     rng = np.random.default_rng(whole(seed, "seed", least=0))
     points = start.sample(whole(chains, "chains"), seed + 1, dtype="float64")

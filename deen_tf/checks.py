@@ -159,6 +159,19 @@ def image_shape(shape, name="shape"):
     return tuple(whole(side, name) for side in shape)
 
 
+FAR = 20  # standard deviations of its data: so far out a model has seen nothing
+
+
+def check_units(x, level, spread, name="image"):
+    """Refuse x, noisy by `level`, in other units than a model's data of std `spread`."""
+    if x.std() > np.hypot(FAR * spread, 2 * level):
+        raise ValueError(
+            f"the model was trained on data of standard deviation {spread:.3g}, the {name}'s "
+            f"is {x.std():.3g}: it must be in the units of those (pixels in [0, 1], say, and "
+            "not in 0 to 255)"
+        )
+
+
 def check_resolution(x, sigma):
     """Raise ValueError if noise of level sigma is lost in the rounding of the points x.
 

@@ -116,8 +116,30 @@ def dtype_of(density, otherwise="float32"):
     return dtype or getattr(density, "compute_dtype", otherwise)
 
 
+def units_of(density):
+    """Return the center m and the scales s of a model's data, of all coordinates and of each.
+
+    0 and infinity where they are not known: of a law or a model without data.
+    """
+    model = getattr(density, "model", density)  # of a model at one of its levels
+    if not hasattr(model, "profile") or not float(model.scale):
+        return 0.0, np.inf, np.inf
+    scale = float(model.scale)
+    return np.asarray(model.center), scale, scale * np.asarray(model.profile)
+
+
+def check_one_level(density):
+    """Refuse a model of several noise levels where it is not asked at one."""
+    if getattr(density, "several_levels", False):
+        raise ValueError(
+            f"this {type(density).__name__} has several noise levels, of which one is needed "
+            "here: give model.smoothed(sigma) in its place"
+        )
+
+
 def check(density, method, x, shape):
     """Let the density answer for one point, and check the shape of what it says."""
+    check_one_level(density)
     answer = np.shape(getattr(density, method)(x))
     if answer != shape:
         raise ValueError(

@@ -241,7 +241,7 @@ def annealed_langevin(
     Raises
     ------
     TypeError, ValueError
-        As `langevin`, or if the levels do not fall.
+        As `langevin`, or if the levels do not fall, or one lies out of the model's range.
     """
     if not callable(getattr(model, "smoothed", None)):
         raise TypeError(f"annealed_langevin needs a model with smoothed, got {model!r}")
@@ -257,6 +257,8 @@ def annealed_langevin(
     if len(sigmas) % kept:
         raise ValueError(f"kept must divide the {len(sigmas)} levels, got {kept}")
     ratio = positive(ratio, "ratio")
+    for sigma in sigmas:
+        model.smoothed(sigma)  # refuses what is out of its range
     method = "mala" if adjusted else "langevin"
     walk = Walk(model, x, method, seed, sigma=sigmas[0], smoothed=model.smoothed)
     states, acceptance = [], 0

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import deen_tf as deen
 from deen_tf.annealing import _log_mean, log_z
 from deen_tf.laws import Gaussian, GaussianMixture, ManyWells
 
@@ -102,6 +103,15 @@ def test_log_of_a_mean_of_huge_weights():
     assert mean == pytest.approx(1e4 + np.log(2))
     assert error == pytest.approx(np.sqrt(2) / np.sqrt(2) / 2)
     assert np.isnan(_log_mean(np.zeros(1))[1])
+
+
+def test_a_model_of_several_levels_is_asked_at_one():
+    model, start = deen.DEEN((8,), sigma=(0.1, 1.0)), Gaussian([0.0], [[2.0]])
+    model.adapt(start.sample(100, 0))
+    with pytest.raises(ValueError, match=r"give model.smoothed\(sigma\)"):
+        log_z(model, start)
+    found = log_z(model.smoothed(0.5), start, chains=4, steps=1, leapfrogs=1)
+    assert np.isfinite(found.forward)
 
 
 def test_bad_input_is_named():

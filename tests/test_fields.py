@@ -155,6 +155,15 @@ class Stretch:
         return self.a * x
 
 
+def test_a_model_of_several_levels_is_asked_at_one():
+    model, x = deen.DEEN((8,), sigma=(0.1, 1.0)), np.eye(2)
+    model.adapt(x)
+    for ask in (fields.jacobian, fields.curl, fields.divergence):
+        with pytest.raises(ValueError, match=r"give model.smoothed\(sigma\)"):
+            ask(model, x)
+        assert np.isfinite(ask(model.smoothed(0.5), x)).all()
+
+
 def test_a_changed_attribute_counts_at_once():
     field = Stretch(1.0)
     np.testing.assert_allclose(fields.divergence(field, X), 2.0, rtol=1e-6)

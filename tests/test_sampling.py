@@ -669,6 +669,25 @@ class TestAnnealed:
             np.testing.assert_allclose(end, x, rtol=1e-4, atol=1e-5)
             x = end
 
+    def test_every_level_must_lie_in_the_range_that_a_model_knows(self, monkeypatch):
+        model = deen.DEEN(hidden_units=(8,), sigma=(0.05, 10.0))
+        x = np.random.default_rng(0).normal(size=(9, 2))
+        model.adapt(x)
+        monkeypatch.setattr(deen.DEEN, "score", None)  # no work is done before
+        with pytest.raises(
+            ValueError, match=r"sigma must lie within \(0.05, 10.0\).*got \[0.0001\]"
+        ):
+            annealed_langevin(model, x, [0.5, 1e-4], 20)
+
+    def test_a_model_of_several_levels_is_sampled_at_one(self):
+        model = deen.DEEN(hidden_units=(8,), sigma=(0.1, 3.0))
+        x = np.random.default_rng(0).normal(size=(9, 2))
+        model.adapt(x)
+        for run in (langevin, walk_jump, functools.partial(hamiltonian, leapfrogs=2)):
+            with pytest.raises(ValueError, match=r"give model.smoothed\(sigma\)"):
+                run(model, x, step=0.01, steps=1)
+        langevin(model.smoothed(1.0), x, step=0.01, steps=1)
+
     @pytest.mark.parametrize("settings, error, message", [
         ({"model": Normal()}, TypeError, "needs a model with smoothed, got Normal"),
         ({"sigmas": (0.1, 0.2)}, ValueError, r"must fall from level to level, got \[0.1"),
