@@ -8,27 +8,32 @@ By a model of patches every patch P_k xi of the noisy photograph xi = x + s nu i
 its own, in the units in which its noise has the model's level sigma, and a pixel becomes the average of
 what the patches that cover it say (the average of shifted denoisings):
 
-    z_k = (P_k xi - m_k) sigma / s,           m_k: the patch's own mean
+    z_k = (P_k xi - m_k) sigma / s,           m_k: the patch's own mean, or 0
     x_hat = sum_k P_k^T [m_k + (s / sigma) z_hat(z_k)]  /  sum_k P_k^T 1
 
 The squared error of an average is at most the average of the squared errors, so that more
 overlap (a smaller stride) never costs accuracy, only time.
 
-The model sees patches without their mean, as it does in training on `remove_mean` patches;
-its noise level then means s = sigma times the scale they were divided by. Another s shows it
-patches of another contrast than it learned from. Colours are denoised one by one by a model
+A model of patches without their mean (`remove_mean` in training) sees them so; its noise level
+then means s = sigma times the scale they were divided by. One that learned patches as they
+are, of digits say, sees them with their mean: m_k = 0. Another s shows it patches of another
+contrast than it learned from. Colours are denoised one by one by a model
 of grayscale (what they have in common is not used), together by a model of images (height,
 width, 3); each has a mean of its own.
 """
 
 import numpy as np
 
-from deen_tf.checks import as_points, image_shape, positive, whole
+from deen_tf.checks import as_points, check_units, image_shape, positive, whole
+from deen_tf.fields import units_of
+
+WITH_MEAN = 0.05  # mean of a model's data, in its scale, from which on they had one
 
 
 def denoise_image(
-    model, image, noise_level=None, stride=4, shape=None, progress=False, tile=512
-):
+    model, image, noise_level=None, stride=4, shape=None, progress=False, tile=512,
+    remove_mean=None,
+):  # fmt: skip
     """Denoise a photograph: by one gradient, or by overlapping patches.
 
     A photograph of any size: beside the noisy and the denoised one, memory holds only one
@@ -43,8 +48,9 @@ def denoise_image(
         The noisy photograph, in any units; white noise. One or three channels, or as many as
         the model's patches have.
     noise_level : float, optional
-        Standard deviation s of its noise, in its units; by default the model's sigma. A model
-        of several noise levels is used at this one, in the units it was trained in.
+        Standard deviation s of its noise, in its units; by default the model's sigma, for an
+        image in the model's units. A model of several noise levels is used at this one, in
+        the units it was trained in.
     stride : int
         Of a model of patches. Pixels from one patch to the next, down and across; 1 for all
         patches, at most the side of a patch.
@@ -55,6 +61,11 @@ def denoise_image(
     tile : int
         Of a model of images of any size. Side of the parts, without their overlap, that are
         denoised one after the other; it decides time and memory, not the answer.
+    remove_mean : bool, optional
+        Whether the model sees patches without their mean. By default as it learned them: with
+        it where the mean of its data (`center` of a model, `mean` of a Gaussian law) is more
+        than 0.05 of their scale, without it where it is not, or not known. Of a model of
+        images of any size True: a mean changes nothing there.
 
     Returns
     -------
@@ -63,7 +74,9 @@ def denoise_image(
     Raises
     ------
     TypeError, ValueError
-        If the image is smaller than a patch, not finite or of other channels; the stride
+        If the image is smaller than a patch, not finite or of other channels; not in the
+        model's units, where noise_level does not say which (its standard deviation is below
+        the model's sigma, so that there would be more noise than image); the stride
         leaves pixels that no patch covers; or the model cannot denoise, its sigma differs
         from pixel to pixel, or its points are not of the shape, or of a square if none is given.
 
@@ -75,6 +88,8 @@ def denoise_image(
     >>> smooth.shape, bool(smooth.std() < 0.2)
     ((32, 40), True)
     """
+    if isinstance(model, type):
+        raise TypeError(f"model must be an instance, got the class {model.__name__}")
     if not (hasattr(model, "sigma") and hasattr(model, "denoise")):
         raise TypeError(f"model must have sigma and denoise, got {model!r}")
     network = getattr(model, "network", None)
@@ -83,7 +98,7 @@ def denoise_image(
         if noise_level is None:
             raise ValueError("noise_level must be given to a model of several")
         noise_level = float(positive(noise_level, "noise_level"))
-        _check_units(image, noise_level, np.max(getattr(model, "scale", np.inf)))
+        check_units(image, noise_level, units_of(model)[1])
         model = model.smoothed(noise_level)
     point = getattr(model, "point_shape", None) or ()
     any_size = len(point) == 3 and None in point
@@ -103,8 +118,9 @@ def denoise_image(
         )
         raise ValueError(f"image must have shape (height, {wanted}, got {image.shape}")
     if planes.shape[0] < height or planes.shape[1] < width:
+        least = "" if any_size else "one patch of "
         raise ValueError(
-            f"image must be at least one patch of {height} x {width}, got {image.shape}"
+            f"image must be at least {least}{height} x {width}, got {image.shape}"
         )
     stride, tile = whole(stride, "stride"), whole(tile, "tile")
     if not any_size and stride > min(height, width):
@@ -117,8 +133,14 @@ def denoise_image(
         raise ValueError(f"model must have one sigma for all pixels, got {model.sigma}")
     level = sigma.item() if noise_level is None else noise_level
     scale = positive(level, "noise_level", dtype="float32") / sigma.item()
+    if noise_level is None:
+        _check_default_level(image, level, units_of(model)[1])
+    if remove_mean is None:
+        remove_mean = any_size or not _learned_with_mean(model, point)
 
     def denoise(xi, mean=None):  # (n, height, width, channels)
+        if not remove_mean:
+            mean = np.float32(0)
         mean = xi.mean((1, 2), keepdims=True) if mean is None else mean
         z = ((xi - mean) / scale).reshape(-1, *(xi.shape[1:] if any_size else point))
         return mean + scale * np.asarray(model.denoise(z)).reshape(xi.shape)
@@ -147,14 +169,26 @@ def denoise_image(
     return answer.reshape(image.shape)
 
 
-def _check_units(image, noise_level, spread):
-    """Refuse an image in other units than the data of a model of several noise levels."""
-    if image.std() > np.hypot(20 * spread, 2 * noise_level):
+def _check_default_level(image, level, spread):
+    """Refuse an image that is not in the units in which its noise would have the level."""
+    check_units(image, level, spread)
+    # White noise alone has a standard deviation so near to its level, with 3 standard errors.
+    if image.std() < level * (1 - 3 / np.sqrt(2 * image.size)):
         raise ValueError(
-            f"the model was trained on data of standard deviation {spread:.3g}, the image's is "
-            f"{image.std():.3g}: it must be in the units of those (pixels in [0, 1], say, and "
-            "not in 0 to 255)"
+            f"noise_level must be given: the model's sigma = {level:.3g} would be more noise "
+            f"than there is image, whose standard deviation is {image.std():.3g}"
         )
+
+
+def _learned_with_mean(model, point):
+    """Return whether the patches of which a model learned had means."""
+    center, scale, _ = units_of(model)
+    law = getattr(model, "law", None)
+    if hasattr(law, "mean") and hasattr(law, "variances"):
+        center, scale = law.mean, np.hypot(model.sigma, np.mean(law.variances) ** 0.5)
+    channels = point[2] if len(point) == 3 else 1
+    means = np.broadcast_to(center, point).reshape(-1, channels).mean(0, "float64")
+    return bool(np.abs(means).max() > WITH_MEAN * scale)
 
 
 def _bar(what, total, progress):

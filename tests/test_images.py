@@ -121,7 +121,7 @@ def test_memory_holds_the_photograph_and_one_row_of_patches(monkeypatch):
 
 
 def test_a_bar_where_somebody_watches(monkeypatch, capsys):
-    image = np.zeros((12, 10, 3))
+    image = np.random.default_rng(11).normal(size=(12, 10, 3))
     denoise_image(Linear(np.eye(16)), image, progress=True)
     assert not capsys.readouterr().err
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
@@ -274,6 +274,104 @@ def test_mistakes(arguments, message):
     given = {"model": Linear(np.eye(16)), "image": np.zeros((9, 9))} | arguments
     with pytest.raises(ValueError, match=message):
         denoise_image(**given)
+
+
+def digit():
+    """A ring on black, 28 x 28, noisy."""
+    i, j = np.mgrid[:28, :28] - 13.5
+    x = np.exp(-((np.hypot(i, 0.7 * j) - 7) ** 2) / 4)
+    return x, np.random.default_rng(12).normal(size=x.shape)
+
+
+@pytest.mark.parametrize(
+    "name, s", (("mnist-0.14", 0.14), ("mnist-0.3", 0.3), ("digits", 0.3))
+)
+def test_patches_learned_with_their_mean_keep_it(name, s):
+    model, (x, nu) = deen.DEEN.from_preset(name), digit()
+    xi = (x + s * nu).astype("float32")
+    at = model.smoothed(s) if model.several_levels else model
+    wanted = at.denoise(xi.reshape(1, -1)).reshape(28, 28)
+    given = s if model.several_levels else None
+    np.testing.assert_allclose(denoise_image(model, xi, given), wanted, atol=1e-6)
+    np.testing.assert_allclose(denoise_image(at, xi), wanted, atol=1e-6)
+    # (in other units, too)
+    if not model.several_levels:
+        np.testing.assert_allclose(
+            denoise_image(model, 255 * xi, 255 * s), 255 * wanted, atol=1e-3
+        )
+    error, without = (
+        np.mean((denoise_image(model, xi, given, remove_mean=m) - x) ** 2) / s**2
+        for m in (None, True)
+    )
+    assert error == pytest.approx(np.mean((wanted - x) ** 2) / s**2, rel=1e-4)
+    assert error < without
+
+
+@pytest.mark.parametrize("mean", (0.0, 0.4))
+def test_patches_of_a_law_that_has_a_mean_keep_it(mean):
+    law = deen.laws.Gaussian(np.full(16, mean), 0.1 + 0.01 * np.eye(16)).smoothed(0.2)
+    image = mean + np.random.default_rng(13).normal(size=(9, 10))
+    given = [denoise_image(law, image, remove_mean=m) for m in (None, mean == 0)]
+    np.testing.assert_array_equal(*given)
+    xi = image[:4, :4].reshape(1, -1)
+    wanted = xi.mean() + law.denoise(xi - xi.mean()) if mean == 0 else law.denoise(xi)
+    one = denoise_image(law, image[:4, :4])
+    np.testing.assert_allclose(one.ravel(), wanted[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ("natural-patches", "photographs"))
+def test_patches_without_their_mean_and_whole_photographs_lose_it(name):
+    model = deen.DEEN.from_preset(name)
+    image = 0.5 + 0.5 * np.random.default_rng(14).normal(size=(36, 34))
+    given = [denoise_image(model, image, 0.1, 8, remove_mean=m) for m in (None, True)]
+    np.testing.assert_array_equal(*given)
+    if name == "photographs":  # where it makes no difference but rounding
+        kept = denoise_image(model, image, 0.1, remove_mean=False)
+        np.testing.assert_allclose(kept, given[0], atol=1e-5)
+
+
+def test_channels_have_means_of_their_own():
+    model = deen.DEEN((8,), sigma=0.2)
+    x = np.random.default_rng(15).normal((0.3, -0.3), 0.5, size=(100, 4, 4, 2))
+    model.adapt(x)
+    image = x[0] + 0.2
+    given = [denoise_image(model, image, remove_mean=m) for m in (None, False, True)]
+    np.testing.assert_array_equal(given[0], given[1])
+    assert np.abs(given[0] - given[2]).max() > 1e-3
+
+
+def test_a_noise_level_larger_than_the_image_is_not_taken_for_granted():
+    """natural-patches has sigma 0.5, of patches of unit contrast."""
+    model = deen.DEEN.from_preset("natural-patches")
+    image = np.random.default_rng(16).normal(0.4, 0.2, size=(40, 33))
+    with pytest.raises(
+        ValueError, match="noise_level must be given: .* = 0.5 would be"
+    ):
+        denoise_image(model, image)
+    with pytest.raises(ValueError, match="not in 0 to 255"):
+        denoise_image(model, 255 * image)
+    assert denoise_image(model, image, 0.5).shape == image.shape
+    noise = 0.5 * np.random.default_rng(17).normal(size=(40, 33))
+    assert denoise_image(model, noise).std() < 0.2  # noise alone may be as much
+
+
+def test_a_class_is_no_model():
+    with pytest.raises(TypeError, match="must be an instance, got the class DEEN"):
+        denoise_image(deen.DEEN, np.eye(9))
+
+
+def test_a_noise_level_is_one_number():
+    for model in (Linear(np.eye(16)), Level(np.eye(16), 0.1)):
+        with pytest.raises(TypeError, match="noise_level must be a real number"):
+            denoise_image(model, np.eye(9), np.array([0.1]))
+    with pytest.raises(ValueError, match="sigma must be one number"):
+        deen.DEEN.from_preset("photographs").smoothed(np.array([0.1]))
+
+
+def test_an_image_too_small_for_a_model_of_any_size():
+    model = deen.DEEN.from_preset("photographs")
+    with pytest.raises(ValueError, match=r"image must be at least \d+ x \d+, got"):
+        denoise_image(model, np.eye(2), 0.1)
 
 
 def test_an_image_in_other_units_than_the_data_of_several_levels_is_refused():
