@@ -7,19 +7,36 @@ strength 1 the maximum of the posterior where E is minus the logarithm of the de
 is found by L-BFGS, from values and slopes of E alone.
 
 A model's E is that of the density smoothed by its noise level, and known where its noisy data
-lie: at a small level that is near clean images, and far from the first x. With `sigmas`, a schedule down the levels of a model
-of several, each minimum is the start of the search at the next level, and the last is the
-answer.
+lie: at a small level that is near clean images, and far from the first x. With `sigmas`, a
+schedule down the levels of a model of several, each minimum is the start of the search at the
+next level, and the last is the answer.
+
+Far from its data E is whatever the network makes of it, and may fall without bound: a search
+that finds lower values there, or none, has nothing to find. Far is a coordinate 20 scales of
+the model's data from their center, and twice as far as the start: a model knows these units,
+and nothing that it has seen lies there. (What is far and higher L-BFGS turns back from.)
 
 One step of Eq. 11 is another estimate: the mean of the posterior, which has the least squared
 error, and from the energy of the noise level s itself. It is there for A = I only.
 """
 
+import warnings
+
 import numpy as np
 
-from deen_tf.checks import as_numbers, as_points, positive, whole
+from deen_tf.checks import (
+    FAR,
+    LARGEST_SINGLE,
+    as_numbers,
+    as_points,
+    check_units,
+    positive,
+    whole,
+)
+from deen_tf.fields import shape_of, units_of
 
 MEMORY = 10  # steps that L-BFGS remembers
+UNKNOWN = 1e8  # scales of data, in those of the measurement, where no model tells them
 
 
 def minimise(
@@ -41,7 +58,7 @@ def minimise(
         Of points of the shape of x; a photograph (height, width) will do for a model of
         images (height, width, 1).
     y : array_like, any shape
-        The measurement, one.
+        The measurement, one. x is in the units of the model's data.
     noise_level : float
         s, the standard deviation of its noise.
     forward, adjoint : callable, optional
@@ -61,13 +78,22 @@ def minimise(
     -------
     ndarray, shape of x, float32
 
+    Warns
+    -----
+    UserWarning
+        If L-BFGS stopped at `iterations` at the last level: x is not a minimum.
+
     Raises
     ------
     TypeError, ValueError
-        If an argument is not as described; or `adjoint` is not the transpose of `forward`.
+        If an argument is not as described; `adjoint` is not the transpose of `forward`; the
+        start is not in the units of the model's data; or a search leaves where the energy
+        knows anything, as one does that has no minimum near.
     """
     from scipy.optimize import minimize
 
+    if isinstance(model, type):
+        raise TypeError(f"model must be an instance, got the class {model.__name__}")
     if not (hasattr(model, "energy") and hasattr(model, "score")):
         raise TypeError(f"model must have energy and score, got {model!r:.80}")
     y = as_points(as_numbers(y, "y")[None], ..., "y", "float64")[0]
@@ -86,27 +112,57 @@ def minimise(
     batch = (1, *x.shape, 1) if len(point) == x.ndim + 1 and point[-1] == 1 else (1, -1)
     batch = batch if len(point) != x.ndim else (1, *x.shape)
 
-    def posterior(flat, prior):
-        x = flat.reshape(shape)
-        residual = forward(x) - y
-        points = x.reshape(batch).astype("float32")
-        energy = float(np.asarray(prior.energy(points), "float64")[0])
-        score = np.asarray(prior.score(points), "float64").reshape(shape)
-        value = np.sum(residual**2) / (2 * power) + strength * energy
-        return value, (adjoint(residual) / power - strength * score).ravel()
+    shape, priors = x.shape, _priors(model, sigmas)
+    center, scale, scales = units_of(model)
+    z = as_points(x.reshape(batch), shape_of(model), "start", "float64") - center
+    if np.isfinite(scale):
+        level = np.sqrt(np.mean(np.square(getattr(priors[0], "sigma", 0.0))))
+        check_units(z * (scale / scales), level, scale, "start")
+    else:
+        scales = UNKNOWN * max(np.abs(x).max(), np.abs(y).max(), power**0.5)
+    farthest = np.maximum(FAR * scales, 2 * np.abs(z).max())
 
-    shape = x.shape
-    for prior in _priors(model, sigmas):
+    def posterior(flat, prior, lowest):
+        x = flat.reshape(shape)
+        points = x.reshape(batch)
+        if not np.abs(x).max() < LARGEST_SINGLE:
+            raise _lost(prior)
+        residual, xi = forward(x) - y, points.astype("float32")
+        energy = float(np.asarray(prior.energy(xi), "float64")[0])
+        score = np.asarray(prior.score(xi), "float64").reshape(shape)
+        value = np.sum(residual**2) / (2 * power) + strength * energy
+        slope = adjoint(residual) / power - strength * score
+        far = (np.abs(points - center) > farthest).any() and value < lowest[0]
+        if far or not (np.isfinite(value) and np.isfinite(slope).all()):
+            raise _lost(prior)
+        lowest[0] = min(value, lowest[0])
+        return value, slope.ravel()
+
+    for prior in priors:
         found = minimize(
             posterior,
             x.ravel(),
-            args=(prior,),
+            args=(prior, [np.inf]),
             jac=True,
             method="L-BFGS-B",
             options={"maxiter": iterations, "maxcor": MEMORY},
         )
         x = found.x.reshape(shape)
+    if found.status == 1:
+        warnings.warn(
+            f"L-BFGS stopped after {found.nit} iterations: the answer is not a minimum",
+            stacklevel=2,
+        )
     return x.astype("float32")
+
+
+def _lost(prior):
+    sigma = getattr(prior, "sigma", None)
+    at = "" if sigma is None or np.ndim(sigma) else f" at sigma={sigma:.4g}"
+    return ValueError(
+        f"the energy{at} has no minimum near here: end the schedule at a higher level, use "
+        "fewer iterations or less strength"
+    )
 
 
 def _priors(model, sigmas):

@@ -1,5 +1,7 @@
 """MAP estimates against the closed form of a Gaussian prior."""
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -78,6 +80,82 @@ def test_a_model_is_a_prior():
     np.testing.assert_allclose((x - y) / S**2, model.score(x[None])[0], atol=5e-3)
 
 
+@pytest.fixture(scope="module")
+def photographs():
+    x = np.tile(np.linspace(0.2, 0.8, 32), (32, 1))
+    noise = np.random.default_rng(5).normal(size=x.shape)
+    return deen.DEEN.from_preset("photographs"), x + 25 / 255 * noise
+
+
+def test_a_search_that_leaves_the_images_is_stopped_and_named(photographs):
+    """At its lowest level that energy falls without bound, away from images."""
+    model, y = photographs
+    far = 100 * np.random.default_rng(6).normal(size=(1, 32, 32, 1))
+    assert model.energy(far, 5 / 255)[0] < -1e6
+    lost = r"the energy at sigma=0.01961 has no minimum near here: end the schedule"
+    with pytest.raises(ValueError, match=lost):
+        minimise(model, y, 25 / 255, sigmas=[5 / 255])
+    with pytest.raises(ValueError, match=lost):
+        minimise(model.smoothed(5 / 255), y, 25 / 255)
+
+
+@pytest.mark.parametrize("slope, curve", ((1e4, 0.0), (0.0, 1e3), (np.nan, 0.0)))
+def test_an_energy_without_a_minimum_of_which_no_units_are_known(slope, curve):
+    class Prior:
+        sigma = 0.1
+
+        def energy(self, x):
+            return np.sum(slope * x - curve * x**2, axis=1)
+
+        def score(self, x):
+            return -slope + 2 * curve * x
+
+    if curve or np.isnan(slope):
+        with pytest.raises(ValueError, match="no minimum near here"):
+            minimise(Prior(), np.ones(3), 1.0)
+    else:  # as far as it is, there is one
+        x = minimise(Prior(), np.ones(3), 1.0)
+        np.testing.assert_allclose(x, -9999, rtol=1e-4)
+
+
+def test_too_few_iterations_are_warned_of_at_the_last_level(gaussian):
+    y = np.random.default_rng(2).normal(size=D)
+    with pytest.warns(UserWarning, match="after 2 iterations: the answer is not a min"):
+        minimise(gaussian, y, S, start=np.zeros(D), iterations=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        minimise(gaussian, y, S, start=np.zeros(D))
+
+
+def test_all_levels_are_checked_before_any_work(photographs, monkeypatch):
+    model, y = photographs
+    monkeypatch.setattr(deen.DEEN, "energy", None)
+    with pytest.raises(ValueError, match=r"sigma must lie within .*got \[0.001\]"):
+        minimise(model, y, 0.1, sigmas=[0.1, 0.001])
+
+
+def test_a_measurement_in_other_units_is_refused(photographs):
+    model, y = photographs
+    for at in ({"sigmas": [0.1]}, {"sigmas": [0.1], "start": 255 * y}):
+        with pytest.raises(ValueError, match="of standard deviation 0.228, the start"):
+            minimise(model, 255 * y, 25.0, **at)
+    with pytest.raises(ValueError, match="of standard deviation 0.228, the start"):
+        minimise(model.smoothed(0.1), 255 * y, 25.0)
+
+
+def test_units_are_those_of_each_coordinate():
+    """Kelvin beside hectopascal: far from 0 and from one another, near the data."""
+    rng = np.random.default_rng(7)
+    x = [280.0, 1013.0, 0.5] + [20.0, 8.0, 0.3] * rng.normal(size=(1000, 3))
+    model = deen.DEEN((8,), sigma=[2.0, 0.8, 0.03])
+    model.adapt(x)
+    assert np.isfinite(minimise(model, x[0], 1.0)).all()
+    with pytest.raises(ValueError, match="the start's is"):
+        minimise(model, 100 * x[0], 1.0)
+    with pytest.raises(ValueError, match=r"start must have shape \(n, 3\), got"):
+        minimise(model, x[0, :2], 1.0)
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -99,6 +177,8 @@ def test_mistakes(gaussian, arguments, message):
 def test_what_is_no_prior():
     with pytest.raises(TypeError, match="must have energy and score"):
         minimise(object(), np.ones(3), S)
+    with pytest.raises(TypeError, match="must be an instance, got the class DEEN"):
+        minimise(deen.DEEN, np.ones(3), S)
     with pytest.raises(ValueError, match="sigmas must be given"):
         minimise(Levels(), np.ones((2, 3)), S)
     with pytest.raises(ValueError, match="at least one level"):
