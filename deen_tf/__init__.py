@@ -57,11 +57,14 @@ Limits.
   the last good weights (`deen_tf.training.guard`): lower the rate, or clip the gradient's norm.
 - Points must lie within 1e15 of zero in float32 (1e145 in float64), and sigma must exceed the
   last place of the largest value: centre such data first, or use dtype="float64".
+- A network that cannot depend on the points, a constant energy, ends with loss = sigma^2 d and
+  no error: it has lost nothing.
   dtype="mixed_bfloat16" works for every model but `NoiseContrastive`.
 - Float32 products on a GPU are computed in full float32; `deen.allow_tf32(True)` is faster and
   leaves a relative curl of 1e-4.
-- LiteRT holds every model but the field of experts (it has no gradient of mirrored windows),
-  in float32. ONNX (format="onnx") holds the energy alone: tf2onnx has no gradient of tanh.
+- LiteRT holds models of one noise level whose networks are dense or plain convolutions, in
+  float32: it has no gradients of broadcasting and of mirrored windows, which models of several
+  levels, a Gaussian beside a network and fields of experts need. ONNX (format="onnx") holds the energy alone: tf2onnx has no gradient of tanh.
 - Several workers, and networks with BatchNormalization or Dropout under a strategy, train
   without XLA, one step to a program; replicas of one machine train as one process does.
 

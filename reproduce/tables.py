@@ -191,7 +191,9 @@ def photographs(read):
     levels, rows = (5, 15, 25, 50), []
     for method, (weights, psnr) in PUBLISHED.items():
         cells = [f"{psnr[v]:.2f}" if v in psnr else "" for v in levels]
-        rows.append([f"{method} (published)", f"{weights:,}" if weights else "", *cells, "", ""])
+        rows.append(
+            [f"{method} (published)", f"{weights:,}" if weights else "", *cells, "", ""]
+        )
     for method, (file, label) in OURS.items():
         values = read(file)
 
@@ -282,7 +284,9 @@ def fig3(read):
     return [said, "", *table(heads, rows)]
 
 
-TABLES = {f.__name__: f for f in (results, study, presets, fig1, fig2, fig3, photographs)}
+TABLES = {
+    f.__name__: f for f in (results, study, presets, fig1, fig2, fig3, photographs)
+}
 
 if __name__ == "__main__":
     main(args)

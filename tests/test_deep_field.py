@@ -216,6 +216,15 @@ def test_tiles_are_the_whole(shape):
     assert np.abs(denoise_image(short, image, tile=8) - whole).max() > 1e-3 * size
 
 
+def test_tiles_of_a_reach_that_is_no_multiple_of_the_stride():
+    model = random_model(residual=0)
+    assert (model.network.reach, model.network.stride) == (7, 2)
+    image = np.random.default_rng(8).normal(0.5, 0.3, size=(30, 26))
+    whole = model.denoise(image[None, ..., None], 0.3)[0, ..., 0]
+    tiled = denoise_image(model, image, 0.3, tile=8)
+    np.testing.assert_allclose(tiled, whole, atol=2e-5 * np.abs(whole).max())
+
+
 def test_another_noise_level_is_another_contrast():
     model = random_model(sigma=0.5)
     image = np.random.default_rng(7).normal(0.5, 0.3, size=(16, 12))

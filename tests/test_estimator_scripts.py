@@ -10,6 +10,7 @@ import types
 
 import numpy as np
 import pytest
+from scipy import stats
 from scipy.optimize import brentq
 from scipy.special import erf
 
@@ -45,6 +46,30 @@ def test_a_cell_is_its_seeds_fit_and_nothing_else(table1):
     assert 1 / 3 < first["seconds@600"] / (1.5 * first["seconds@400"]) < 3
 
 
+def test_seconds_are_those_of_all_epochs_without_compiling(table1, monkeypatch):
+    now, seen = [0.0], []
+
+    class Model:
+        """Two seconds an epoch, and a hundred to compile."""
+
+        def fit(self, x, batch_size, verbose, initial_epoch=0, epochs=1):
+            now[0] += 2.0 * (epochs - initial_epoch) + (100.0 if epochs == 1 else 0.0)
+            seen.append((len(x) // batch_size, epochs - initial_epoch))
+
+    def measure(model, *metrics):
+        now[0] += 1000.0
+        return {}
+
+    told = types.SimpleNamespace(measure=measure)
+    monkeypatch.setattr(table1, "truth_of", lambda D: told)
+    monkeypatch.setattr(table1, "build", lambda row, seed: Model())
+    clock = types.SimpleNamespace(process_time=lambda: now[0])
+    monkeypatch.setattr(table1, "time", clock)
+    values = table1.evaluate("deen", "mixture", 0, 4, (1000, 10_000))
+    assert seen == [(200, 1), (200, 4), (200, 45)]  # 200 steps each: 10,000 in all
+    assert values == pytest.approx({"seconds@1000": 10.0, "seconds@10000": 100.0})
+
+
 def test_the_truth_has_no_error(table1):
     exact = table1.truth_of("rings")
     values = exact.measure(exact.density, *table1.MEASURED, "smallest_mode_ratio")
@@ -53,6 +78,32 @@ def test_the_truth_has_no_error(table1):
     # A gradient by central differences at 1e-3 in float64: O(step^2) of its third derivative.
     assert values["relative_curl"] < 1e-4
     assert exact.excess_loss(exact.density) == 0
+
+
+def test_rows_are_what_they_are_called(table1, monkeypatch):
+    sigma = table1.SIGMA
+    models = {
+        row: table1.build(row, 3) for row in table1.ROWS if row not in table1.UNTRAINED
+    }
+    for row, model in models.items():
+        assert model.sigma == sigma and model.seed == 3, row
+        assert float(model.optimizer.learning_rate.numpy()) == pytest.approx(1e-3)
+    assert models["sm"].smooth and models["rsm"].form == "squared"
+    assert not models["cd"].smooth and models["cd"].step is None
+    assert models["cd-short"].smooth and models["cd-short"].step == sigma / 2
+    assert models["nce-smoothed"].noise.bandwidth == 2 * sigma
+    assert models["nce-smoothed"].noise.count == 256
+    assert models["nce-uniform"].noise.margin == 0.25
+    # The Parzen density, of the seed's points and of width sigma: by hand.
+    told = types.SimpleNamespace(density=None, measure=lambda model, *metrics: model)
+    monkeypatch.setattr(table1, "truth_of", lambda D: told)
+    monkeypatch.setitem(table1.SETTINGS, "parzen_points", 40)
+    density = table1.evaluate("parzen", "spiral", 3, 32, (400,))
+    x = table1.LAWS["spiral"].sample(40, seed=3)
+    kernels = stats.norm(x, sigma).pdf(x[:5, None]).prod(2)  # (5, 40)
+    np.testing.assert_allclose(
+        density.energy(x[:5]), -np.log(kernels.mean(1)), atol=1e-3
+    )
 
 
 def test_a_wrong_model_has_its_error(table1):

@@ -374,6 +374,17 @@ def test_an_image_too_small_for_a_model_of_any_size():
         denoise_image(model, np.eye(2), 0.1)
 
 
+def test_the_units_are_refused_beyond_twenty_spreads_and_twice_the_noise():
+    """Where the data have 0.2 and the noise 1.5: at the root of 4^2 + 3^2."""
+    model = Level(np.eye(16), 0.1)
+    model.scale, model.center, model.profile = 0.2, 0.0, 1.0
+    image = np.random.default_rng(11).normal(size=(9, 9))
+    image /= image.std()
+    assert denoise_image(model, 4.98 * image, 1.5).shape == (9, 9)
+    with pytest.raises(ValueError, match="standard deviation 0.2, the image's is 5.02"):
+        denoise_image(model, 5.02 * image, 1.5)
+
+
 def test_an_image_in_other_units_than_the_data_of_several_levels_is_refused():
     model = deen.DEEN.from_preset("photographs")
     image = 255 * np.random.default_rng(0).random((40, 50))

@@ -131,6 +131,16 @@ def test_samples_and_the_smoothed_law(law):
     assert model.sample(3, 0).shape == (3, law.dimension)
 
 
+@laws
+def test_smoothed_samples_satisfy_steins_identity(law):
+    """E[psi . xi] = -d: noise that goes with the points, or of another width, breaks it."""
+    sigma = 0.7
+    xi = law.sample_smoothed(4000, sigma, 3, "float64")
+    terms = np.sum(law.score(xi, sigma) * xi, axis=1)
+    error = terms.std(ddof=1) / np.sqrt(len(terms))
+    assert abs(terms.mean() + law.dimension) < 4.5 * error
+
+
 # ------------------------------------------------------------------ one coordinate
 
 
@@ -346,6 +356,21 @@ def test_independent_components(source):
     for answer in (lambda: skewed.energy(x, 0.1), lambda: skewed.bayes_loss(0.1)):
         with pytest.raises(ValueError, match="orthogonal mixing only"):
             answer()
+
+
+def test_random_rotations_are_uniform():
+    """Over all: a column of one in the plane has an angle uniform over the circle."""
+    mixings = [IndependentComponents.random(2, seed=k).mixing for k in range(300)]
+    for column in np.moveaxis(mixings, 2, 0):
+        angle = np.arctan2(column[:, 1], column[:, 0])
+        # LAPACK's own have a negative first entry: half of the circle.
+        assert stats.kstest(angle, stats.uniform(-np.pi, 2 * np.pi).cdf).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("cls", (GaussianMixture, StudentMixture))
+def test_scattered_modes_are_uniform_on_both_sides_of_the_origin(cls):
+    places = cls.scattered(50, modes=40, reach=7.0).means.ravel()
+    assert stats.kstest(places, stats.uniform(-7, 14).cdf).pvalue > 1e-3
 
 
 def test_funnel():

@@ -215,6 +215,10 @@ def test_mistakes(gaussian):
         model.score(x[:3])
     with pytest.raises(ValueError, match="must lie within"):
         model.score(x[:3], 40.0)
+    with pytest.raises(ValueError, match="sigma must be one number, got array"):
+        model.smoothed(np.array([0.3]))
+    with pytest.raises(ValueError, match="has one noise level, model.sigma, and is"):
+        deen.DEEN(sigma=0.1).smoothed(0.1)
     with pytest.raises(TypeError, match="one number or one for each point, got '0.3'"):
         model.score(x[:3], "0.3")
     with pytest.raises(ValueError, match="low, high"):
@@ -291,6 +295,35 @@ def test_masses_of_parts_far_apart_are_learned():
     # its constant is free.
     assert abs(np.log(left / right) - np.log(share / (1 - share))) < 0.25
     assert abs(np.log(left + right)) < 0.3  # normalised
+
+
+class Heard(keras.layers.Layer):
+    """Its experts are the points and the level that it is given."""
+
+    def call(self, x, level):
+        return tf.concat([x, level], axis=1)
+
+
+@pytest.mark.parametrize("fade", ["square", "slow"])
+@pytest.mark.parametrize("told", ["apart", "as coordinates"])
+def test_what_the_network_is_given(told, fade):
+    """Points of variance 1 at every level, and the level in the units of the data."""
+    s, mean = 2.5, np.array([3.0, -1.0])
+    layer = Heard if told == "apart" else keras.layers.Identity
+    network = Levels(layer(dtype="float64"), fade=fade, dtype="float64")
+    network.build((None, 2))
+    network.mean.assign(mean)
+    network.variance.assign(s**2)
+    x = mean + s * np.random.default_rng(4).normal(size=(5, 2))
+    for ratio in (1e-3, 0.2, 1.0, 30.0):  # sigma / s
+        sigma = ratio * s
+        z = (x - mean) / np.sqrt(s**2 + sigma**2)
+        u = np.log(ratio) / 4
+        t = np.tile([u, np.tanh(2 * u), np.exp(-4 * u**2)], (5, 1))
+        part = 1 / (1 + ratio**2) if fade == "square" else min(1, 1 / ratio)
+        got = network(tf.constant(x), tf.constant(sigma, tf.float64))[:, :-1]
+        wanted = part * np.concatenate([z, t], 1)
+        np.testing.assert_allclose(got, wanted, rtol=1e-9, atol=1e-12)
 
 
 def test_the_networks_part_fades_with_the_square_of_the_level():

@@ -398,6 +398,36 @@ def test_a_network_that_answers_once_for_all_points_is_refused():
         deen.DEEN(network=OneForAll()).build((None, 3))
 
 
+@keras.saving.register_keras_serializable(package="tests")
+class Of(layers.Layer):
+    def __init__(self, function, **kwargs):
+        super().__init__(**kwargs)
+        self.function = function
+
+    def call(self, x):
+        return self.function(x)
+
+
+@pytest.mark.parametrize(
+    "function, error, message",
+    [
+        (tf.round, ValueError, "no gradient with respect to the points"),
+        (tf.stop_gradient, ValueError, "no gradient with respect to the points"),
+        (lambda x: (x, x), TypeError, "one output, got 2"),
+        (lambda x: {"a": x}, TypeError, "one output, got 1"),
+        (
+            lambda x: tf.reduce_mean(x, 0, keepdims=True),
+            ValueError,
+            r"experts for each point.*got shape \(1, 3\) for two points",
+        ),
+    ],
+)
+def test_networks_that_make_no_energy(function, error, message):
+    model = deen.DEEN(network=Of(function), sigma=0.3)
+    with pytest.raises(error, match=message):
+        model.score(np.ones((4, 3)))
+
+
 @pytest.mark.parametrize(
     "make, message",
     [

@@ -237,6 +237,11 @@ def test_c_starts_where_model_and_noise_agree_on_average(law):
     log_n = -model.noise.energy(tf.constant(x)).numpy()
     assert model.log_density(x).mean() == pytest.approx(log_n.mean(), abs=1e-9)
     assert abs(log_n.mean()) > 1  # c with the wrong sign would be off by twice this
+    if law == "smoothed":
+        assert model.noise.bandwidth == 2 * 0.4
+        again = NoiseContrastive((8,), noise=law, sigma=0.4, seed=1, dtype="float64")
+        again.adapt(x)  # the points it stands on are the seed's
+        assert np.abs(again.noise.centres - model.noise.centres).max() > 0.1
 
 
 def test_the_noise_of_the_points_and_the_points_of_the_noise_are_independent():

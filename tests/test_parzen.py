@@ -40,6 +40,25 @@ def test_against_the_definition(d, sigma, offset):
     np.testing.assert_array_equal(density.energy(points), -density.log_density(points))
 
 
+def test_centres_nearer_to_one_another_than_float32_tells():
+    """Centres within a few sigma of a point, all of whose products round to one number.
+
+    Their products are near r^2 / 2 = 25 in units of the spread, and rounded to 2^-20 of that;
+    what tells them apart is sigma^2 d, 1e-11. Those that rounding puts below must be asked.
+    """
+    rng = np.random.default_rng(12)
+    d, sigma = 50, 1e-6
+    x, near = rng.normal(size=(200, d)), rng.normal(size=(30, d))
+    points = x[:20] + sigma * rng.normal(size=(20, d))
+    x = np.concatenate([x, *(x[:20, None] + sigma * near)])
+    log_p, mean = slow(x, points, sigma)
+    density = Parzen(x, sigma)
+    np.testing.assert_allclose(density.log_density(points), log_p, atol=2e-3)
+    np.testing.assert_allclose(
+        (density.denoise(points) - points) / sigma, (mean - points) / sigma, atol=1e-2
+    )
+
+
 def test_one_centre_is_a_gaussian():
     density = Parzen([[1.0, 2.0]], 0.5)
     points = np.array([[0.0, 0.0], [1.0, 2.5]])

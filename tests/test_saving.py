@@ -247,10 +247,19 @@ def test_a_failed_export_leaves_the_older_one(deen_model, tmp_path, monkeypatch)
     assert sorted(p.name for p in (tmp_path / "model").iterdir()) == before
 
 
+def test_a_file_of_another_format_is_refused(deen_model, tmp_path):
+    with pytest.raises(ValueError, match="tflite.*litert"):
+        deen_model.export(tmp_path / "model.tflite")
+
+
 @pytest.mark.parametrize("format", ["tf_saved_model", "litert", "onnx"])
 def test_export_of_a_model_without_weights_is_refused(format, tmp_path):
     with pytest.raises(ValueError, match="no weights yet"):
         deen.DEEN().export(tmp_path / "model", format=format)
+    if format != "onnx":
+        level = deen.DEEN(sigma=(0.1, 1.0)).smoothed(0.2)
+        with pytest.raises(ValueError, match="no weights yet"):
+            level.export(tmp_path / "model", format=format)
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,29 @@ def test_value_is_eq_10_in_both_forms():
         np.testing.assert_allclose(ours, wanted, rtol=1e-11)
 
 
+@pytest.mark.parametrize("form, power", (("squared", 2), ("printed", 1)))
+@pytest.mark.parametrize("regularization", (None, 0.4))
+def test_value_is_eq_10_in_the_datas_units(form, power, regularization):
+    """Of a model with units of its own: by differences of its score in those of the data."""
+    settings = {"regularization": regularization, "form": form, "sigma": 0.9}
+    model = RegularizedScoreMatching((5, 4), dtype="float64", **settings)
+    x = [20, -7] + 3 * np.random.default_rng(1).normal(size=(50, 2))
+    model.adapt(x)
+    rng = np.random.default_rng(2)
+    for v in model.trainable_variables:
+        v.assign(rng.normal(size=v.shape, scale=0.7))
+    x, step = x[:7], 1e-4
+    up, down = (
+        np.stack([model.score(x + e)[:, i] for i, e in enumerate(h * np.eye(2))], 1)
+        for h in (step, -step)
+    )
+    d2E = (down - up) / (2 * step)
+    weight = 0.9**2 if regularization is None else regularization
+    wanted = (model.score(x) ** 2 - 2 * d2E + weight * d2E**power).sum(1)
+    # Central differences: step^2 of the third derivative, 1e-8.
+    np.testing.assert_allclose(objective(model, x, None), wanted, rtol=1e-6, atol=1e-7)
+
+
 @pytest.mark.parametrize("cls", (ScoreMatching, RegularizedScoreMatching))
 @pytest.mark.parametrize("d", (2, FEW + 1))
 def test_gradient_is_the_finite_difference(cls, d):

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import warnings
 
 import h5py
 import keras
@@ -11,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 import deen_tf as deen
-from deen_tf.training.sources import PEEK
+from deen_tf.training.sources import PEEK, validation
 
 X = (
     np.random.default_rng(0).normal(size=(40, 2)) @ [[1.0, 0.4], [0.0, 0.5]] + [20, -3]
@@ -238,6 +239,55 @@ def test_nan_in_a_stream_is_no_divergence(kind, row):
     assert all(np.isfinite(w).all() for w in weights(model))
 
 
+@pytest.mark.parametrize("of", ("array", "dataset", "generator", "(x,)", "(x, None)"))
+@pytest.mark.parametrize("kind", ("array", "dataset", "generator"))
+def test_validation_data_of_every_kind(kind, of):
+    """Its loss is that of `evaluate` on the array, batch by batch in the same order."""
+    data = STREAMS.get(of, lambda x: x)(X[:8])
+    data = {"(x,)": (X[:8],), "(x, None)": (X[:8], None)}.get(of, data)
+    model = model_of(optimizer=keras.optimizers.SGD(0.0))
+    x = STREAMS.get(kind, lambda x: x)(X)
+    fit = model.fit(x, batch_size=4 if kind == "array" else None, verbose=0,
+                    validation_data=data)  # fmt: skip
+    size = 4 if of in STREAMS or kind == "array" else 32
+    wanted = model.evaluate(X[:8], batch_size=size, verbose=0)
+    assert fit.history["val_loss"] == pytest.approx([wanted], rel=1e-5)
+    assert len(model.step_losses) == (10 if kind == "array" else 0)
+    assert model.evaluate(generator(X[:8]), verbose=0) == pytest.approx(
+        model.evaluate(X[:8], batch_size=4, verbose=0), rel=1e-5
+    )
+
+
+@pytest.mark.parametrize("x", (X, dataset(X)), ids=("array", "stream"))
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"validation_data": (X, X)}, "points alone.*a tuple of 2"),
+        ({"validation_data": (X, None, X[:, 0])}, "points alone.*a tuple of 3"),
+        ({"validation_data": X[:, :1]}, r"validation_data must have shape \(n, 2\)"),
+    ],
+)
+def test_what_is_no_validation_data(x, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        model_of().fit(x, verbose=0, **arguments)
+
+
+def test_a_stream_cannot_be_split():
+    with pytest.raises(ValueError, match="validation_split needs points in memory"):
+        model_of().fit(dataset(X), validation_split=0.5, verbose=0)
+
+
+def test_points_in_other_units_than_the_model_has():
+    """Farther than ten standard deviations in the median; three are other data."""
+    model = model_of(optimizer=keras.optimizers.SGD(0.0))
+    model.fit(X, verbose=0)
+    with pytest.warns(UserWarning, match="standard deviations.*takes new ones"):
+        model.fit(100 * X, check_divergence=False, verbose=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.fit(X + 3 * X.std(0), verbose=0)
+
+
 EMPTY = "no batch: there is nothing to learn from"
 
 
@@ -301,6 +351,14 @@ def test_evaluate_of_nothing():
     for x in (None, {"x": X}):
         with pytest.raises(TypeError, match="array of points"):
             model.evaluate(x, verbose=0)
+
+
+def test_validation_takes_the_last_points():
+    x = np.arange(8)[:, None]
+    for split, kept in ((0.25, 6), (0.75, 2), (0.3, 5)):  # rounded down, as in Keras
+        train, held_out = validation(x, split, None)
+        np.testing.assert_array_equal(train, x[:kept])
+        np.testing.assert_array_equal(held_out, x[kept:])
 
 
 def test_nothing_to_train():

@@ -25,9 +25,10 @@ The way of a step: `fit` (here) -> `deen_tf.training.loop`, many steps in one pr
 """
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from deen_tf.checks import as_points, check_resolution, positive, whole
+from deen_tf.checks import as_points, check_resolution, check_shape, positive, whole
 from deen_tf.models.pointwise import as_tensor, pointwise
 from deen_tf.models.units import UnitModel
 from deen_tf.training import loop, noise, replicas, sources
@@ -224,8 +225,8 @@ class ScoreModel(UnitModel):
         Returns
         -------
         keras.callbacks.History
-            Its losses are means over the steps of an epoch; the loss of every step of this
-            fit is in `model.step_losses`.
+            Its losses are means over the steps of an epoch; the loss of every step is in
+            `model.step_losses`, (steps,), of a fit on points in memory.
 
         Raises
         ------
@@ -249,6 +250,8 @@ class ScoreModel(UnitModel):
             **kwargs,
         }
         split = positive(validation_split, "validation_split", zero=True)
+        validation_data = sources.alone(validation_data)
+        self.step_losses = np.empty(0)
         if not sources.in_memory(x):
             stream, data = sources.peek(x)
             if data is not None:
@@ -259,6 +262,11 @@ class ScoreModel(UnitModel):
                     "build((None, d)) first"
                 )
             self._check_trainable()
+            if split:
+                raise ValueError(
+                    "validation_split needs points in memory: give validation_data"
+                )
+            validation_data = self._validation(validation_data)
             # Keras would reorder a PyDataset unasked, and warns of any other stream.
             how["shuffle"] = bool(shuffle) and isinstance(x, keras.utils.PyDataset)
             try:
@@ -273,12 +281,12 @@ class ScoreModel(UnitModel):
                     f"{int(self.optimizer.iterations.numpy())}"
                 ) from None
         x = as_points(x, self.point_shape or ..., dtype=self.variable_dtype)
+        if np.ndim(self.sigma):
+            check_shape(x.shape, self.sigma.shape)
         check_resolution(x, self.sigma)
         x, validation_data = sources.validation(x, split, validation_data)
-        if sources.in_memory(validation_data):
-            validation_data = as_points(
-                validation_data, x.shape[1:], "validation_data", x.dtype
-            )
+        self.see_shape(x.shape)
+        validation_data = self._validation(validation_data)
         batch_size = whole(32 if batch_size is None else batch_size, "batch_size")
         sources.check_steps(kwargs.get("steps_per_epoch"), batch_size, len(x))
         self._prepare(x)
@@ -290,6 +298,13 @@ class ScoreModel(UnitModel):
             )
         return loop.fit(self, x, batch_size, shuffle, validation_data, **how)
 
+    def _validation(self, data):
+        """Return validation data as points, or as a stream that Keras takes."""
+        if not sources.in_memory(data):
+            return sources.as_keras_takes(data)
+        dtype = self.variable_dtype
+        return as_points(data, self.point_shape, "validation_data", dtype)
+
     def _check_trainable(self):
         if not self.trainable_variables:
             raise ValueError(
@@ -299,13 +314,15 @@ class ScoreModel(UnitModel):
 
     def evaluate(self, x=None, y=None, batch_size=None, **kwargs):
         """Return the objective on the points x; as `keras.Model.evaluate`."""
-        if y is not None:
-            raise ValueError(f"{type(self).__name__} takes no y")
+        if y is not None or kwargs.pop("sample_weight", None) is not None:
+            raise ValueError(f"{type(self).__name__} takes no y, no sample_weight")
         if not sources.in_memory(x):
             if not self.built or x is None or isinstance(x, dict):
                 x, data = sources.peek(x)
                 self.see_shape(data.shape)
+            x = sources.as_keras_takes(x)
             return super().evaluate(x, batch_size=batch_size, **kwargs)
+        kwargs.pop("_use_cached_eval_dataset", None)  # within Keras' fit of a stream
         x = as_points(x, self.point_shape or ..., dtype=self.variable_dtype)
         self.see_shape(x.shape)
         batch_size = whole(32 if batch_size is None else batch_size, "batch_size")

@@ -41,10 +41,10 @@ class EnergyModel(ScoreModel):
     signatures = ("energy", "score", "denoise", "experts")
 
     def _check_network(self, outputs, shape):
-        if outputs.shape.rank < 1 or outputs.shape[0] != 1:
+        if outputs.shape.rank < 1 or outputs.shape[0] != 2:
             raise ValueError(
                 "the network must put out experts for each point, (n, ...), got shape "
-                f"{tuple(outputs.shape)} for one point"
+                f"{tuple(outputs.shape)} for two points"
             )
 
     def call(self, x, sigma=None, training=False):
@@ -65,7 +65,13 @@ class EnergyModel(ScoreModel):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(z)
             energy = self.energy_at(z, sigma, training)
-        return energy, -tape.gradient(energy, z)
+        slope = tape.gradient(energy, z)
+        if slope is None:
+            raise ValueError(
+                "the energy has no gradient with respect to the points: the network rounds, "
+                "stops gradients, or does not use them"
+            )
+        return energy, -slope
 
     @pointwise
     def energy(self, x, sigma):
@@ -212,6 +218,13 @@ class AtLevel:
     """
 
     def __init__(self, model, sigma):
+        if not model.several_levels:
+            raise ValueError(
+                f"this {type(model).__name__} has one noise level, model.sigma, and is the "
+                "density smoothed by that"
+            )
+        if np.ndim(sigma):
+            raise ValueError(f"sigma must be one number, got {sigma!r:.60}")
         model.level(np.zeros((1, 1)), sigma)  # refuses what is out of range
         self.model, self.sigma = model, float(sigma)
         self.dimension, self.point_shape = model.dimension, model.point_shape
@@ -241,7 +254,8 @@ class AtLevel:
     def export(self, filepath, format="tf_saved_model", verbose=False):
         """Write this level for use without Keras; see `EnergyModel.export`.
 
-        `format` is "tf_saved_model" or "litert"; the signatures take `x` alone.
+        `format` is "tf_saved_model", or "litert" where LiteRT has the network's gradients
+        (`deen_tf.networks.Levels` needs some that it lacks); the signatures take `x` alone.
         """
         if format not in export.FORMATS:
             raise ValueError(

@@ -39,6 +39,9 @@ def saved_model(model, filepath, verbose=False, sigma=None):
     OSError
         If it cannot be written.
     """
+    check_built(model)
+    if str(filepath).endswith(".tflite"):
+        raise ValueError('a .tflite file is written by format="litert"')
     with replacing(filepath) as temporary:
         _write(model, temporary, verbose, sigma)
 
@@ -53,6 +56,7 @@ def litert(model, filepath, verbose=False, sigma=None):
     OSError
         If it cannot be written.
     """
+    check_built(model)
     if model.dtype_policy.name != "float32":
         raise ValueError(
             f"LiteRT computes in float32, this model in {model.dtype_policy.name}: export it "
@@ -75,6 +79,13 @@ def litert(model, filepath, verbose=False, sigma=None):
                 "it as a SavedModel"
             ) from error
         pathlib.Path(temporary).write_bytes(content)
+
+
+def check_built(model):
+    if not model.built:
+        raise ValueError(
+            "the model has no weights yet: fit it, or evaluate a point, before export()"
+        )
 
 
 def _write(model, folder, verbose, sigma):

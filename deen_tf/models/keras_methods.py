@@ -152,7 +152,8 @@ class KerasMethods(keras.Model):
             A folder, for LiteRT a file; replaced if it exists, never seen half written.
         format : str
             "tf_saved_model": a SavedModel, for `tf.saved_model.load` and TensorFlow's
-            servers. "litert": one file for LiteRT (TensorFlow Lite), float32 alone. Any
+            servers. "litert": one file for LiteRT (TensorFlow Lite), float32 alone, of one
+            noise level, and of networks whose gradients LiteRT has (dense, Conv2D). Any
             other: what `keras.Model.export` makes of `call`, an energy without its score.
         verbose : bool
         **kwargs
@@ -163,10 +164,7 @@ class KerasMethods(keras.Model):
         ValueError
             If the model has no weights yet, or LiteRT lacks an operation it needs.
         """
-        if not self.built:
-            raise ValueError(
-                "the model has no weights yet: fit it, or evaluate a point, before export()"
-            )
+        export.check_built(self)
         if format in export.FORMATS:
             if kwargs:
                 raise TypeError(f"export() got unexpected arguments {sorted(kwargs)}")

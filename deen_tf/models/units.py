@@ -8,6 +8,8 @@ sigma is one number; or one for each coordinate, the level times a fixed profile
 part of s; or a range (low, high) of an energy at all levels between (`networks.Levels`).
 """
 
+import warnings
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -20,6 +22,7 @@ from deen_tf.training import loop, scaling
 
 UNITS = 4  # weights of a model itself: noise_level, center, scale, profile
 START = 20_000  # points that a network's first weights are drawn to suit
+FAR = 10  # standard deviations from the data a model has its units from
 
 
 class UnitModel(KerasMethods):
@@ -228,7 +231,7 @@ class UnitModel(KerasMethods):
             weight.assign(np.broadcast_to(value, of))
             setattr(self, name, weight)
         self._takes_sigma = takes_sigma(self.network)
-        z = tf.zeros((1, *(side or least for side in shape)), self.variable_dtype)
+        z = tf.zeros((2, *(side or least for side in shape)), self.variable_dtype)
         self._check_network(self.outputs_at(z, tf.ones((), z.dtype)), shape)
         for layer in self.network._flatten_layers():
             if isinstance(layer, keras.layers.BatchNormalization):
@@ -248,10 +251,10 @@ class UnitModel(KerasMethods):
         return {"coordinate": shape, "channel": shape[-1:], "all": ()}[center]
 
     def _check_network(self, outputs, shape):
-        if tf.size(outputs) != np.prod(shape):
+        if outputs.shape[:1] != 2 or tf.size(outputs) != 2 * np.prod(shape):
             raise ValueError(
                 f"the network of a {type(self).__name__} must map points of shape {shape} to "
-                f"that shape, got {tuple(outputs.shape[1:])}"
+                f"that shape, got {tuple(outputs.shape)} for two points"
             )
 
     def see_shape(self, shape):
@@ -305,6 +308,16 @@ class UnitModel(KerasMethods):
             self.adapt(x)
         elif self.scale.numpy() == 0:
             self._take_units(x)
+        else:
+            scale = self.scale.numpy() * self.profile.numpy()
+            far = np.median(np.abs((x[:START] - self.center.numpy()) / scale))
+            if far > FAR:
+                warnings.warn(
+                    f"the points lie {far:.3g} standard deviations from those that the model "
+                    "has its units from (in the median): adapt(x) takes new ones, and new "
+                    "weights",
+                    stacklevel=3,
+                )
 
     def scales(self):
         """Return s for all coordinates at once, (), and for each, a point's shape or ()."""
@@ -365,7 +378,12 @@ class UnitModel(KerasMethods):
     def outputs_at(self, z, sigma, training=False):
         """Return what the network puts out for points and a noise level in its own units."""
         arguments = (z, sigma) if self._takes_sigma else (z,)
-        return tf.cast(self.network(*arguments, training=training), z.dtype)
+        outputs = self.network(*arguments, training=training)
+        if isinstance(outputs, list | tuple | dict):
+            raise TypeError(
+                f"the network must have one output, got {len(outputs)}: concatenate them"
+            )
+        return tf.cast(outputs, z.dtype)
 
 
 def takes_sigma(network):

@@ -539,8 +539,6 @@ def fit_stream(model, keras_fit, x, data, validation_data, how):
     how.pop("callbacks")
     if replicas.distributed(model):
         replicas.prepare(model)
-    if isinstance(validation_data, tuple) and len(validation_data) == 1:
-        validation_data = validation_data[0]
     if isinstance(x, tf.data.Dataset):
         how.setdefault("shuffle", False)
     return keras_fit(x, validation_data=validation_data, callbacks=callbacks, **how)

@@ -75,12 +75,35 @@ def _chain(first, rest):
         yield batch if isinstance(batch, tuple) else (batch,)  # as Keras wants it
 
 
+def as_keras_takes(x):
+    """Return a stream as Keras takes it: a generator gives tuples."""
+    return _chain([], x) if hasattr(x, "__next__") else x
+
+
+def alone(data):
+    """Return validation data, which Keras takes as (x,) or (x, None) as well.
+
+    Raises
+    ------
+    ValueError
+        If there are targets.
+    """
+    if not isinstance(data, tuple) or not data:
+        return data
+    if len(data) > 1 and getattr(data[0], "ndim", 1) < 2:
+        return data
+    if any(part is not None for part in data[1:]):
+        raise ValueError(
+            "an energy learns from points alone: validation_data must be points, got "
+            f"targets as well, a tuple of {len(data)}"
+        )
+    return data[0]
+
+
 def validation(x, split, data):
     """Return the points to train on, and those for validation."""
     if not 0 <= split < 1:
         raise ValueError(f"validation_split must lie in [0, 1), got {split!r}")
-    if isinstance(data, tuple) and len(data) == 1:  # as Keras takes x alone
-        data = data[0]
     if data is not None or not split:
         return x, data
     kept = int(len(x) * (1 - split))
