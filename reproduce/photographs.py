@@ -78,8 +78,8 @@ SETTINGS = {  # noise levels in 1/255
     "schedules": {"map": (25,), "map-schedule": (25, 15, 10)},
     "strengths": (0.3, 0.6, 1.0),
     "tuned": 2,  # parts of training photographs
-    "iterations": 10,  # of L-BFGS at a level
-    "inpainting": {"missing": 0.7, "noise": 5, "schedule": (50, 25, 15, 10, 5)},
+    "iterations": 100,  # of L-BFGS at a level, at most
+    "inpainting": {"missing": 0.7, "noise": 5, "schedule": (50, 25, 15, 10)},
     "shown": ("camera", (60, 180), 160),  # name, top left corner, side
 }
 QUICK = {
