@@ -9,7 +9,10 @@ costs what one of 460,000 weights would.
 
     python reproduce/photographs_large.py --data DIR    # bsds/train, bsds/bsd68, bsds/set12
 
-An hour and a half on one core. One seed; the settings are those of `photographs.py`, not tuned.
+Three quarters of an hour on one core; one seed. The rate was chosen on 16 photographs held out of
+the training set, noise 25: at that of the small energy, 2e-3, 12,288 steps end at 28.88 dB there,
+below the small one (29.00, which has seen them): each step moves the many weights of a wide
+layer, all of them, as far as the few of a narrow one.
 
 What to see: the curve of the error on photographs held out of the training set, which tells
 whether it still rose, and the table.
@@ -44,10 +47,10 @@ SETTINGS = {  # noise levels in 1/255
     "crop": 64,
     "crops": 8192,
     "batch": 4,
-    "rate": 2e-3,
+    "rate": 5e-4,
     "warmup": 100,  # steps
-    "epochs": 6,
-    "parts": 6,  # of the training, after each of which it is tried
+    "epochs": 5,
+    "parts": 5,  # of the training, after each of which it is tried
     "held_out": 16,  # training photographs
     "level": 25,  # at which it is tried
     "tested": {"bsd68": (5, 15, 25, 50), "set12": (15, 25, 50), "bsd17": (7.65, 25)},

@@ -28,7 +28,7 @@ COMMANDS = {
     "fig1-study": "python reproduce/fig1.py --study --seeds 3",
     "fig2": "python reproduce/fig2.py --seeds 3 --data DIR",
     "fig3": "python reproduce/fig3.py --seeds 3 --data DIR --photograph camera",
-    "table1": "python reproduce/table1.py --seeds 5",
+    "table1": "python reproduce/table1.py --seeds 3",
     "cost": "python reproduce/cost.py --seeds 7",
     "contrastive": "python reproduce/contrastive.py --seeds 3",
     "autoencoder": "python reproduce/autoencoder.py --seeds 3",

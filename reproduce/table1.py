@@ -8,7 +8,7 @@ contrastive divergence as the paper has it at the density of the data. Sec. 5 as
 NCE provides energy estimates of the same quality as score matching", and to compare Stein
 contrastive divergence: here they stand beside DEEN.
 
-    python reproduce/table1.py --seeds 5                # the committed run
+    python reproduce/table1.py --seeds 3                # the committed run
     python reproduce/table1.py --rows deen sm --sets mixture
     python reproduce/table1.py --rows deen --batch 1024 # dependence on the batch
 
