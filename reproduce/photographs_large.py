@@ -9,10 +9,10 @@ costs what one of 460,000 weights would.
 
     python reproduce/photographs_large.py --data DIR    # bsds/train, bsds/bsd68, bsds/set12
 
-Three quarters of an hour on one core; one seed. The rate was chosen on 16 photographs held out of
-the training set, noise 25: at that of the small energy, 2e-3, 12,288 steps end at 28.88 dB there,
-below the small one (29.00, which has seen them): each step moves the many weights of a wide
-layer, all of them, as far as the few of a narrow one.
+Three quarters of an hour on one core; one seed. The settings are those of the small energy, not
+tuned: on the 16 photographs held out of its training set it ends at 28.88 dB, the small one, which
+has seen them, has 29.00. Its layers are twice as wide, and a step of the same rate moves each of
+their weights as far: a lower rate is the first thing to try.
 
 What to see: the curve of the error on photographs held out of the training set, which tells
 whether it still rose, and the table.
@@ -47,10 +47,10 @@ SETTINGS = {  # noise levels in 1/255
     "crop": 64,
     "crops": 8192,
     "batch": 4,
-    "rate": 5e-4,
+    "rate": 2e-3,
     "warmup": 100,  # steps
-    "epochs": 5,
-    "parts": 5,  # of the training, after each of which it is tried
+    "epochs": 6,
+    "parts": 6,  # of the training, after each of which it is tried
     "held_out": 16,  # training photographs
     "level": 25,  # at which it is tried
     "tested": {"bsd68": (5, 15, 25, 50), "set12": (15, 25, 50), "bsd17": (7.65, 25)},
@@ -150,11 +150,13 @@ def draw(run, rising):
     for name, (w, psnr) in points.items():
         ours = "energy" in name
         table.semilogx(w, psnr, "k*" if ours else "C0o", ms=11 if ours else 6)
-        table.annotate(name, (w, psnr), xytext=(6, -4), textcoords="offset points")
+        how = {"ha": "right", "xytext": (-8, 4)} if "small" in name else {}
+        how = {"xytext": (6, 6 if ours else -4)} | how
+        table.annotate(name, (w, psnr), textcoords="offset points", **how)
     table.set(
         xlabel="weights",
         ylabel="PSNR, dB",
-        xlim=(3e3, 4e6),
+        xlim=(1e3, 4e6),
         title=f"(b) BSD68, noise {level}/255; the others as published",
     )
     run.figure(figure, run.name)
