@@ -195,6 +195,17 @@ def test_a_stream_shows_its_first_batches_and_loses_none(kind):
     np.testing.assert_allclose(model.center, X[: 4 * PEEK].mean(0), rtol=1e-5)
 
 
+def test_a_first_fit_adapts_and_a_second_does_not():
+    model, told = (model_of(optimizer=keras.optimizers.SGD(0.0)) for _ in range(2))
+    model.fit(X, verbose=0, validation_data=X[:8])
+    told.adapt(X)
+    for v, w in zip(weights(told), weights(model), strict=True):
+        np.testing.assert_array_equal(v, w)
+    model.fit(X[::2] + 1, verbose=0)
+    for v, w in zip(weights(told), weights(model), strict=True):
+        np.testing.assert_array_equal(v, w)
+
+
 @pytest.fixture(scope="module")
 def in_order():
     """Trained on the array in its order."""

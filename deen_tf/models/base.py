@@ -266,7 +266,7 @@ class ScoreModel(UnitModel):
                 raise ValueError(
                     "validation_split needs points in memory: give validation_data"
                 )
-            validation_data = self._validation(validation_data)
+            validation_data = self._validation(validation_data, self.point_shape)
             # Keras would reorder a PyDataset unasked, and warns of any other stream.
             how["shuffle"] = bool(shuffle) and isinstance(x, keras.utils.PyDataset)
             try:
@@ -285,8 +285,7 @@ class ScoreModel(UnitModel):
             check_shape(x.shape, self.sigma.shape)
         check_resolution(x, self.sigma)
         x, validation_data = sources.validation(x, split, validation_data)
-        self.see_shape(x.shape)
-        validation_data = self._validation(validation_data)
+        validation_data = self._validation(validation_data, x.shape[1:])
         batch_size = whole(32 if batch_size is None else batch_size, "batch_size")
         sources.check_steps(kwargs.get("steps_per_epoch"), batch_size, len(x))
         self._prepare(x)
@@ -298,12 +297,11 @@ class ScoreModel(UnitModel):
             )
         return loop.fit(self, x, batch_size, shuffle, validation_data, **how)
 
-    def _validation(self, data):
+    def _validation(self, data, shape):
         """Return validation data as points, or as a stream that Keras takes."""
         if not sources.in_memory(data):
             return sources.as_keras_takes(data)
-        dtype = self.variable_dtype
-        return as_points(data, self.point_shape, "validation_data", dtype)
+        return as_points(data, shape, "validation_data", self.variable_dtype)
 
     def _check_trainable(self):
         if not self.trainable_variables:
