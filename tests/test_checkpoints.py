@@ -163,6 +163,7 @@ def test_one_flipped_bit_anywhere_in_the_file(saved):
         model = model_of()
         model.adapt(X)
         with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
             epoch = load_state(saved, model)
         assert epoch in (None, 2)
         if epoch is None:
