@@ -58,7 +58,7 @@ import time
 import keras
 import numpy as np
 from experiment import Run
-from plots import panels
+from plots import panels, plt
 from processes import evaluate_all
 
 import deen_tf as deen
@@ -374,8 +374,8 @@ def points_for(goal, numbers, errors):
 
 def draw(run, names):
     """Error against d, for each law; cost and masses; error against the number of points."""
-    at, colours = run.settings, {E: f"C{k % 10}" for k, E in enumerate(ESTIMATORS)}
-    marks = {E: "os"[k // 10] for k, E in enumerate(ESTIMATORS)}
+    at, marks = run.settings, {E: "os"[k % 2] for k, E in enumerate(ESTIMATORS)}
+    colours = {E: plt.colormaps["tab20"](k) for k, E in enumerate(ESTIMATORS)}
     figure, axes = panels(3, 4, 9.5)
     axes = axes.ravel()
 
@@ -426,7 +426,7 @@ def draw(run, names):
         labels = {"xlabel": "d", "ylabel": f"points for an error of {at.goal}"}
         lines(
             axes[11],
-            law,
+            f"{law} ({at.study_points[0]}: or fewer)",
             at.study["dimensions"],
             lambda E, d: f"{law}/{d}/{E}/{goal}",
             **labels,
@@ -435,8 +435,9 @@ def draw(run, names):
     names = axes[0].get_legend_handles_labels()
     figure.legend(*names, loc="outside lower center", ncols=6, fontsize=7)
     figure.suptitle(
-        f"One network, {'-'.join(map(str, at.hidden_units))}, {at.steps} steps of batch {at.batch}, "
-        "against the dimension; many wells against the number of points"
+        f"{'-'.join(map(str, at.hidden_units))}, {at.steps} steps of batch {at.batch}; energies (but "
+        "deen-mlp) beside a Gaussian's. Against the dimension; many wells against the number of\n"
+        "points. A curve that breaks off goes on beyond the axes, or is not finite, or was not run"
     )
     run.figure(figure, run.name)
 

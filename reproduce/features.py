@@ -44,6 +44,7 @@ from images import train
 from plots import panels
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from tables import seeds
 
 import deen_tf as deen
 from deen_tf import metrics, plotting, presets
@@ -351,9 +352,8 @@ def draw(run):
     left.set_yticks(places, names)
     left.set(xlabel="digits misclassified, %", xscale="log")
     left.set_title("(a) test error: median and range over draws")
-    left.xaxis.set_major_formatter("{x:g}")
-    left.xaxis.set_minor_formatter("{x:g}")
-    left.tick_params(axis="x", which="minor", labelsize=6)
+    left.set_xticks(ticks := (1, 2, 5, 10, 20, 50), [str(v) for v in ticks])
+    left.xaxis.minorticks_off()
     right.axvline(0, color="black")
     right.set(xlabel="percentage points")
     right.set_title("(b) the same less that of raw pixels (left: better)")
@@ -362,7 +362,7 @@ def draw(run):
     right.legend()
     figure.suptitle(
         "Linear classifiers of MNIST on representations learned without labels (number of "
-        f"features); DEENs at sigma = {SIGMA}, {len(run.seeds)} seeds"
+        f"features); DEENs at sigma = {SIGMA}, {seeds(len(run.seeds))}"
     )
     run.figure(figure, run.name)
 

@@ -211,11 +211,12 @@ def draw_truth(run, shown, truths):
             error = np.linalg.norm(shown[D, M]["psi"] - psi, axis=1) * np.sqrt(p)
             relative = run.values(f"{D}/{M}/relative_score_error")[0]
             title = f"{M.upper()}: relative\nerror {relative:.3g}"
-            label = r"$|\psi-\psi^*|\sqrt{p_\sigma}$"
+            label = "nats per unit$^2$"
             plotting.value_map(panel, error, box, title, label=label)
         steps = run.settings.steps_per_epoch
         curves = {M: block_means(shown[D, M]["losses"], steps) for M in ("deen", "dsm")}
         plotting.loss_curves(ax[5], curves, f"{D}: training", floor=truth.floor)
+        ax[5].legend(loc="upper right", fontsize=6, handlelength=1)
         values = {"p": p.reshape(NODES, NODES), "psi": psi.reshape(NODES, NODES, 2)}
         about = {"box": box, "unit": "per unit area; nats per unit", "axes": AXES}
         run.arrays(f"truth/{D}", values, **about)
@@ -223,6 +224,9 @@ def draw_truth(run, shown, truths):
         for M, (iterations, losses) in curves.items():
             values = {"iterations": iterations, "losses": losses}
             run.arrays(f"curves/{D}/{M}", values, **about)
+    figure.suptitle(
+        "Errors are drawn each on a scale of its own, weighted by the density"
+    )
     run.figure(figure, "fig1-truth")
 
 

@@ -14,8 +14,8 @@ them stands the energy of all noise levels (`digits.py`, its preset), told the l
     python reproduce/fig2.py --seeds 3 --data DIR         # mnist.npz, or the idx files, in DIR
 
 What to see: in fig2 the denoised digits are hardly less noisy than the noisy ones, and the
-loss ends at the bound; fig2-wide and fig2-field show clean digits at sigma; at sigma' only
-the field's step is of use, with the model's own sigma^2.
+loss ends at the bound; fig2-wide and fig2-field show clean digits at sigma; at sigma' the
+field's step is of use, with the model's own sigma^2, and the wide network's is of none.
 """
 
 from command import options
@@ -247,8 +247,8 @@ def draw_comparison(run, curves, score):
     ax.set(
         title="Parzen density of MNIST", ylabel="test log-likelihood, nats per digit"
     )
-    ax.set(xlabel=r"$\sigma$", xlim=(0.1, 0.25), ylim=(top - 150, top + 15))
-    ax.legend(loc="lower right")
+    ax.set(xlabel=r"$\sigma$", xlim=(0.1, 0.25), ylim=(top - 150, top + 30))
+    ax.legend(loc="upper right")
     gap = np.ones((1, score.test.shape[1]))  # white
     rows = [("clean", np.concatenate([score.test[:8], gap, score.test[:8]]))]
     for k, method in enumerate(methods, 1):
@@ -259,7 +259,8 @@ def draw_comparison(run, curves, score):
             found = method if (method, s) in score.images else network
             parts.append(score.images[found, s][:8])
             left = f"{run.median(f'{found}/noise_left@{s:.2f}'):.3f}"
-            block.text(x, -1.12 * k - 0.5, left, ha="center", va="center")
+            place = {"ha": "center", "va": "center", "fontsize": 6.5}
+            block.text(x, -1.12 * k - 0.5, left, **place)
         name = r"$\ldots$ with step $\sigma'^2$" if step else names[network]
         rows.append((name, np.concatenate([parts[0], gap, parts[1]])))
     levels = f"noise level {SIGMA}{' ' * 50}noise level {OTHER}"

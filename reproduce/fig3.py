@@ -43,6 +43,7 @@ from block_matching import bm3d
 from experiment import Run, content
 from images import rank_bound, train, widths
 from plots import WIDTH, panels, plt
+from tables import FIG3
 
 import deen_tf as deen
 from deen_tf import baselines, metrics, plotting
@@ -362,7 +363,9 @@ def denoise_photograph(run, args, patches, model, train, scale, tuned):
         )[0],
         "non-local means": baselines.non_local_means(xi[None], NOISE, **means)[0],
         "Wiener, overlapping patches": denoise_image(wiener, xi, stride=stride),
-        "DEEN (wide), overlapping patches": denoise_image(model, xi, stride=stride),
+        "DEEN, field of experts, overlapping patches": denoise_image(
+            model, xi, stride=stride
+        ),
     }
     for key, method in of_photographs(run).items():
         name_of = {"deen-photographs": "DEEN of other photographs", "bm3d": "BM3D"}[key]
@@ -438,7 +441,8 @@ def draw_photograph(run, pictures):
             (whole, picture, clean),
             (enlarged, picture[part], clean[part]),
         ):
-            ax.imshow(shown, cmap="gray", vmin=of.min(), vmax=of.max())
+            low, high = np.percentile(of, (0.5, 99.5))
+            ax.imshow(shown, cmap="gray", vmin=low, vmax=high)
             ax.axis("off")
     figure.suptitle(
         f"{run.data['photograph']['name']}, noise {NOISE} of the patches' overall "
@@ -455,11 +459,18 @@ def draw_training(run, losses, likelihood):
         {
             "paper's network, one scale, Parzen sigma": ("deen",),
             "paper's network, contrast-normalised, sigma = 0.5": ("deen-contrast",),
-            "without the bottleneck, sigma = 0.5": list(FITS)[2:],
+            "without the bottleneck, contrast-normalised, sigma = 0.5": [
+                name for name in list(FITS)[2:] if FITS[name]["reading"] == "contrast"
+            ],
         }.items(),
         strict=False,
     ):
-        curves = {name: losses[name] for name in names}
+        curves = {
+            FIG3[name].replace("the same", "paper's").split(", contrast")[0]: losses[
+                name
+            ]
+            for name in names
+        }
         name = f"{names[0]}/loss_bound"
         bound = run.median(name) * SIZE**2 if name in run.recorded else 0
         noise = NOISE**2 * SIZE**2

@@ -466,14 +466,14 @@ def draw_weights(run, models, ax):
         ax.annotate(
             method,
             (weights, psnr[25]),
-            (-6 if left else 6, 0),
+            (-6 if left else 6, -7 if method == "WCRR, minimised" else 0),
             textcoords="offset points",
             ha="right" if left else "left",
             va="center",
         )
     for k, name in enumerate(n for n in ("deen", "deen-25") if n in models):
         value = run.median(f"bsd68/psnr@25/{name}")
-        words = {"deen": "one energy for 5 to 50", "deen-25": "trained on at 25 alone"}[
+        words = {"deen": "one energy for 5 to 50", "deen-25": "that, trained on at 25"}[
             name
         ]
         ax.plot(run.median(f"{name}/weights"), value, "s", color=f"C{k}", label=words)

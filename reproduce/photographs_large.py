@@ -151,7 +151,7 @@ def draw(run, rising):
         ours = "energy" in name
         table.semilogx(w, psnr, "k*" if ours else "C0o", ms=11 if ours else 6)
         how = {"ha": "right", "xytext": (-8, 4)} if "small" in name else {}
-        how = {"xytext": (6, 6 if ours else -4)} | how
+        how = {"xytext": (6, 6 if ours else -8 if "WCRR" in name else -4)} | how
         table.annotate(name, (w, psnr), textcoords="offset points", **how)
     table.set(
         xlabel="weights",
