@@ -224,9 +224,8 @@ def draw_truth(run, shown, truths):
         for M, (iterations, losses) in curves.items():
             values = {"iterations": iterations, "losses": losses}
             run.arrays(f"curves/{D}/{M}", values, **about)
-    figure.suptitle(
-        "Errors are drawn each on a scale of its own, weighted by the density"
-    )
+    said = r"Errors: $|\psi-\psi^*|\sqrt{p_\sigma}$, each on a scale of its own"
+    figure.suptitle(said)
     run.figure(figure, "fig1-truth")
 
 

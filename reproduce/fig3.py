@@ -363,7 +363,7 @@ def denoise_photograph(run, args, patches, model, train, scale, tuned):
         )[0],
         "non-local means": baselines.non_local_means(xi[None], NOISE, **means)[0],
         "Wiener, overlapping patches": denoise_image(wiener, xi, stride=stride),
-        "DEEN, field of experts, overlapping patches": denoise_image(
+        "field of experts, overlapping patches": denoise_image(
             model, xi, stride=stride
         ),
     }
