@@ -15,8 +15,9 @@ which for modes that are far apart, Gaussian in m dimensions, is a divergence of
 
 The model aims at the density of the data, not at a smoothed one, and is measured against it.
 
-What to see: left of w / sqrt 2 nothing collapses and the divergence follows the closed form
-from above; right of it, where the paper's step lies, the divergence grows without bound.
+What to see: the divergence is least at a step of 0.03, far above the closed form, rises at
+smaller steps, which 10,000 iterations do not finish, and leaves all bounds just left of
+w / sqrt 2, where the paper's step lies.
 """
 
 from command import options

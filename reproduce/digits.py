@@ -26,7 +26,7 @@ The committed energy was trained by this script in 222 s on a GPU (an H100 that 
 shared), and the rest was done on two cores, by `--model FILE`: there the training alone takes
 hours. With "epochs": 16 it takes 50 minutes and leaves 0.075 of the noise at 0.14.
 
-What to see: (a) digits of all classes, from noise alone, two in a hundred broken; (c) chains
+What to see: (a) digits of all classes, from noise alone, some broken; (c) chains
 that turn from one digit into another; (d) below Figure 2's networks, each at its own level.
 """
 

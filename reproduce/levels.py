@@ -15,9 +15,9 @@ levels, with its constant: E(x, sigma) = -log p_sigma(x).
 
     python reproduce/levels.py --seeds 3                # the committed run
 
-What to see: (a) one level is off by whole nats, all levels by hundredths; (b) the energy is
-on the exact one, with its constant; (c) the score error at every level of one model, beside
-that of a model trained there alone.
+What to see: (a) from 20 sigma on one level is off by whole nats, all levels by hundredths; (b)
+where there are data (black) the energy is on the exact one, with its constant; (c) the score
+error at every level of one model.
 """
 
 from command import options

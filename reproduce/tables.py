@@ -32,15 +32,15 @@ RESULTS = [
     ("digits at 0.14, noise left: paper's network", "fig2 deen/noise_left@0.14")
     + ("Wiener filter", "fig2 wiener/noise_left@0.14"),
     ("the same, field of experts", "fig2 deen-field/noise_left@0.14")
-    + ("median + Gaussian, tuned", "fig2 median+gaussian/noise_left@0.14"),
+    + ("denoising autoencoder", "fig2 dae-wide/noise_left@0.14"),
     ("digits at 0.3, one energy of all levels", "digits all-levels/noise_left@0.30")
-    + ("denoising autoencoder", "fig2 dae-wide-0.3/noise_left@0.30"),
+    + ("field of experts, trained there", "fig2 deen-field-0.3/noise_left@0.30"),
     ("digits drawn from white noise, Fréchet distance", "digits annealed/frechet")
-    + ("variational autoencoder", "digits vae/frechet"),
+    + ("Parzen samples", "digits parzen/frechet"),
     ("natural patches, err/pixel: paper's network", "fig3 deen-contrast/err_per_pixel")
     + ("median + Gaussian", "fig3 median+gaussian/err_per_pixel"),
     ("the same, field of experts", "fig3 deen-wide/err_per_pixel")
-    + ("wavelet shrinkage", "fig3 wavelet/err_per_pixel"),
+    + ("BM3D", "fig3 bm3d/err_per_pixel"),
 ]
 
 FIG1 = {
