@@ -26,6 +26,7 @@ import numpy as np
 
 from deen_tf.checks import as_points, check_units, image_shape, positive, whole
 from deen_tf.fields import units_of
+from deen_tf.laws.parzen import Parzen
 
 WITH_MEAN = 0.05  # mean of a model's data, in its scale, from which on they had one
 
@@ -63,9 +64,9 @@ def denoise_image(
         denoised one after the other; it decides time and memory, not the answer.
     remove_mean : bool, optional
         Whether the model sees patches without their mean. By default as it learned them: with
-        it where the mean of its data (`center` of a model, `mean` of a Gaussian law) is more
-        than 0.05 of their scale, without it where it is not, or not known. Of a model of
-        images of any size True: a mean changes nothing there.
+        it where the mean of its data (`center` of a model, of a Gaussian, a mixture or a Parzen density
+        their mean) is more than 0.05 of their scale, without it where it is not, or not known.
+        Of a model of images of any size True: a mean changes nothing there.
 
     Returns
     -------
@@ -92,6 +93,8 @@ def denoise_image(
         raise TypeError(f"model must be an instance, got the class {model.__name__}")
     if not (hasattr(model, "sigma") and hasattr(model, "denoise")):
         raise TypeError(f"model must have sigma and denoise, got {model!r}")
+    if not isinstance(remove_mean, bool | None):
+        raise TypeError(f"remove_mean must be True, False or None, got {remove_mean!r}")
     network = getattr(model, "network", None)
     image = as_points(image, ..., "image")
     if getattr(model, "several_levels", False):
@@ -183,9 +186,15 @@ def _check_default_level(image, level, spread):
 def _learned_with_mean(model, point):
     """Return whether the patches of which a model learned had means."""
     center, scale, _ = units_of(model)
-    law = getattr(model, "law", None)
+    law, variances = getattr(model, "law", model), None
     if hasattr(law, "mean") and hasattr(law, "variances"):
-        center, scale = law.mean, np.hypot(model.sigma, np.mean(law.variances) ** 0.5)
+        center, variances = law.mean, law.variances
+    elif hasattr(law, "means") and hasattr(law, "weights"):
+        center, variances = law.weights @ law.means, law.sample(1000, seed=0).var(0)
+    elif isinstance(law, Parzen):
+        center, variances = law.x.mean(0), law.x.var(0)
+    if variances is not None:
+        scale = np.hypot(model.sigma, np.mean(variances) ** 0.5)
     channels = point[2] if len(point) == 3 else 1
     means = np.broadcast_to(center, point).reshape(-1, channels).mean(0, "float64")
     return bool(np.abs(means).max() > WITH_MEAN * scale)

@@ -391,3 +391,28 @@ def test_an_image_in_other_units_than_the_data_of_several_levels_is_refused():
     with pytest.raises(ValueError, match="standard deviation 0.228, the image's is 7"):
         deen.denoise_image(model, image, 0.1)
     assert deen.denoise_image(model, image / 255, 0.1).shape == (40, 50)
+
+
+def test_the_mean_of_a_mixture_and_of_a_parzen_density_is_known():
+    """The same law as a Gaussian, and as a mixture of it with itself."""
+    rng = np.random.default_rng(0)
+    covariance = np.full((16, 16), 0.1) + 0.02 * np.eye(16)
+    image = 0.5 + 0.3 * rng.normal(size=(9, 11))
+    for mean in (0.5, 0.0):
+        law = deen.laws.Gaussian(np.full(16, mean), covariance)
+        twice = deen.laws.GaussianMixture(np.full((2, 16), mean), covariance)
+        given = [denoise_image(p.smoothed(0.1), image, stride=2) for p in (law, twice)]
+        np.testing.assert_allclose(*given, atol=1e-5)
+        density = deen.parzen.Parzen(law.sample(2000, seed=1), 0.1)
+        given = [
+            denoise_image(density, image, stride=2, remove_mean=m)
+            for m in (None, mean == 0)
+        ]
+        np.testing.assert_array_equal(*given)
+
+
+@pytest.mark.parametrize("given", ("no", 0, 1.0))
+def test_remove_mean_is_true_false_or_none(given):
+    law = deen.laws.Gaussian(np.zeros(4), np.eye(4)).smoothed(0.1)
+    with pytest.raises(TypeError, match="remove_mean must be True, False or None"):
+        denoise_image(law, np.ones((4, 4)), remove_mean=given)

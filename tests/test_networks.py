@@ -439,3 +439,16 @@ def test_networks_that_make_no_energy(function, error, message):
 def test_networks_that_cannot_be(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_network_that_mixes_the_batch_is_refused():
+    """Less their mean over the batch: alone every point has the energy of 0."""
+
+    class Centred(layers.Layer):
+        def call(self, x):
+            return x - keras.ops.mean(x, axis=0, keepdims=True)
+
+    stack = [layers.Dense(4, activation="tanh"), Centred()]
+    model = deen.DEEN(network=keras.Sequential(stack), sigma=0.3)
+    with pytest.raises(ValueError, match="mixes the points of a batch"):
+        model.adapt(np.random.default_rng(0).normal(size=(50, 2)))

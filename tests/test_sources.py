@@ -283,6 +283,99 @@ def test_what_is_no_validation_data(x, arguments, message):
         model_of().fit(x, verbose=0, **arguments)
 
 
+@pytest.mark.parametrize("kind", ("array", "dataset"))
+def test_a_generator_for_validation_is_seen_after_every_epoch(kind):
+    """It gives its batches once: two of its five are kept, and give the same value again."""
+    model = model_of(optimizer=keras.optimizers.SGD(0.0))
+    x = STREAMS.get(kind, lambda x: x)(X)
+    arguments = {"validation_data": generator(X[:20]), "validation_steps": 2}
+    fit = model.fit(x, epochs=3, verbose=0, **arguments)
+    wanted = model.evaluate(X[:8], batch_size=4, verbose=0)
+    assert fit.history["val_loss"] == pytest.approx([wanted] * 3, rel=1e-5)
+
+
+@pytest.mark.parametrize("x", (X, dataset(X)), ids=("array", "stream"))
+@pytest.mark.parametrize(
+    "data, error, message",
+    [
+        (dataset(X[:, :1]), ValueError, r"validation_data must have shape \(n, 2\)"),
+        (lambda: generator(X[:, :1]), ValueError, r"must have shape \(n, 2\)"),
+        (dataset(X * np.nan), ValueError, "must be finite"),
+        (dataset(X).take(0), ValueError, "the stream validation_data has no batch"),
+        (dataset((X, X)), ValueError, "learns from points alone"),
+        ("abc", TypeError, "validation_data must be an array of points.*got str"),
+        ({"x": X}, TypeError, "validation_data must be an array of points.*got dict"),
+        ((X.tolist(), X.tolist()), ValueError, "points alone.*a tuple of 2"),
+        ((dataset(X), X), ValueError, "points alone.*a tuple of 2"),
+    ],
+    ids=lambda v: type(v).__name__,
+)
+def test_validation_data_is_looked_at_before_any_step(x, data, error, message):
+    model = model_of()
+    data = data() if callable(data) else data  # a generator serves one test
+    with pytest.raises(error, match=message):
+        model.fit(x, verbose=0, validation_data=data)
+    assert not model.optimizer.built or model.optimizer.iterations.numpy() == 0
+
+
+@pytest.mark.parametrize(
+    "data", (X[:8].tolist(), dataset(X[:8]), tuple(map(tuple, X[:8])))
+)
+def test_validation_data_beside_none(data):
+    model = model_of(optimizer=keras.optimizers.SGD(0.0))
+    data = data if isinstance(data, tuple) else (data, None)
+    loss = model.fit(X, verbose=0, validation_data=data).history["val_loss"]
+    sizes = {model.evaluate(X[:8], batch_size=k, verbose=0) for k in (4, 8)}
+    assert any(loss == pytest.approx([v], rel=1e-5) for v in sizes)
+
+
+@pytest.mark.parametrize("x", (X, dataset(X)), ids=("array", "stream"))
+@pytest.mark.parametrize(
+    "name, value, error",
+    [
+        ("validation_freq", 0, ValueError),
+        ("validation_freq", "a", TypeError),
+        ("validation_freq", [1, 0], ValueError),
+        ("validation_batch_size", -1, ValueError),
+        ("validation_batch_size", "a", TypeError),
+        ("validation_steps", 0, ValueError),
+        ("initial_epoch", "a", TypeError),
+        ("initial_epoch", -1, ValueError),
+    ],
+)
+def test_when_to_validate_is_checked_before_any_step(x, name, value, error):
+    with pytest.raises(error, match=f"{name} must be"):
+        model_of().fit(x, verbose=0, validation_data=X[:8], **{name: value})
+
+
+def test_validation_freq_of_numpy():
+    fit = model_of().fit(
+        X, epochs=4, verbose=0, validation_data=X[:8], validation_freq=np.int64(2)
+    )
+    assert len(fit.history["val_loss"]) == 2
+
+
+def test_what_is_not_finite_late_in_a_stream_is_named_in_evaluate_too():
+    model, x = model_of(), X.copy()
+    model.adapt(X)
+    x[-1] = np.inf  # beyond the batches that are looked at
+    assert len(x) > 4 * PEEK
+    for data in (dataset(x), generator(x)):
+        with pytest.raises(ValueError, match="must be finite"):
+            model.evaluate(data, verbose=0)
+
+
+def test_evaluate_of_a_stream_needs_compile():
+    model = deen.DEEN((6,), sigma=0.3)
+    model.adapt(X)
+    assert np.isfinite(model.evaluate(X, verbose=0))
+    for data in (dataset(X), generator(X)):
+        with pytest.raises(ValueError, match=r"call compile\(\) before evaluate"):
+            model.evaluate(data, verbose=0)
+    with pytest.raises(ValueError, match="has no batch"):
+        model_of().evaluate(iter(()), verbose=0)
+
+
 def test_a_stream_cannot_be_split():
     with pytest.raises(ValueError, match="validation_split needs points in memory"):
         model_of().fit(dataset(X), validation_split=0.5, verbose=0)
@@ -299,7 +392,7 @@ def test_points_in_other_units_than_the_model_has():
         model.fit(X + 3 * X.std(0), verbose=0)
 
 
-EMPTY = "no batch: there is nothing to learn from"
+EMPTY = "the stream x has no batch"
 
 
 @pytest.mark.parametrize(

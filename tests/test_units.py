@@ -341,7 +341,9 @@ def test_sigma_of_each_coordinate_changes_in_proportion_alone():
         other = deen.DEEN((6,), sigma=0.3)
         other.build((None, 2))
         other.sigma = [0.3, 0.6]
-    with pytest.raises(ValueError, match=r"shape \(n, 2\), got.*3"):
+    with pytest.raises(
+        ValueError, match=r"points of shape \(2,\), got points of shape \(3,\)"
+    ):
         deen.DEEN((6,), sigma=[0.2, 0.4]).build((None, 3))
 
 

@@ -24,6 +24,8 @@ The way of a step: `fit` (here) -> `deen_tf.training.loop`, many steps in one pr
 `descend` (here) -> `objective` and `score_at` of the model -> the network.
 """
 
+import contextlib
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -250,6 +252,7 @@ class ScoreModel(UnitModel):
             **kwargs,
         }
         split = positive(validation_split, "validation_split", zero=True)
+        sources.check_schedule(how)
         validation_data = sources.alone(validation_data)
         self.step_losses = np.empty(0)
         if not sources.in_memory(x):
@@ -266,26 +269,19 @@ class ScoreModel(UnitModel):
                 raise ValueError(
                     "validation_split needs points in memory: give validation_data"
                 )
-            validation_data = self._validation(validation_data, self.point_shape)
+            validation_data = self._validation(validation_data, self.point_shape, how)
             # Keras would reorder a PyDataset unasked, and warns of any other stream.
             how["shuffle"] = bool(shuffle) and isinstance(x, keras.utils.PyDataset)
-            try:
+            with self._told_if_not_finite():
                 return loop.fit_stream(
                     self, super().fit, stream, data, validation_data, how
                 )
-            except tf.errors.InvalidArgumentError as error:
-                if NOT_FINITE not in error.message:
-                    raise
-                raise ValueError(
-                    f"{NOT_FINITE}: there is NaN or infinity in the batch of iteration "
-                    f"{int(self.optimizer.iterations.numpy())}"
-                ) from None
         x = as_points(x, self.point_shape or ..., dtype=self.variable_dtype)
         if np.ndim(self.sigma):
             check_shape(x.shape, self.sigma.shape)
         check_resolution(x, self.sigma)
         x, validation_data = sources.validation(x, split, validation_data)
-        validation_data = self._validation(validation_data, x.shape[1:])
+        validation_data = self._validation(validation_data, x.shape[1:], how)
         batch_size = whole(32 if batch_size is None else batch_size, "batch_size")
         sources.check_steps(kwargs.get("steps_per_epoch"), batch_size, len(x))
         self._prepare(x)
@@ -297,11 +293,31 @@ class ScoreModel(UnitModel):
             )
         return loop.fit(self, x, batch_size, shuffle, validation_data, **how)
 
-    def _validation(self, data, shape):
-        """Return validation data as points, or as a stream that Keras takes."""
-        if not sources.in_memory(data):
-            return sources.as_keras_takes(data)
-        return as_points(data, shape, "validation_data", self.variable_dtype)
+    def _validation(self, data, shape, how):
+        """Return validation data as points, or as a stream that can be seen again."""
+        name = "validation_data"
+        if data is None:
+            return None
+        if sources.in_memory(data):
+            return as_points(data, shape, name, self.variable_dtype)
+        if hasattr(data, "__next__"):
+            data = sources.Batches(data, how.get("validation_steps"))
+        data, first = sources.peek(data, name)
+        if first is not None:
+            check_shape(first.shape, shape, name)
+        return data
+
+    @contextlib.contextmanager
+    def _told_if_not_finite(self):
+        try:
+            yield
+        except tf.errors.InvalidArgumentError as error:
+            if NOT_FINITE not in error.message:
+                raise
+            raise ValueError(
+                f"{NOT_FINITE}: there is NaN or infinity in a batch of it (iteration "
+                f"{int(self.optimizer.iterations.numpy())})"
+            ) from None
 
     def _check_trainable(self):
         if not self.trainable_variables:
@@ -315,11 +331,15 @@ class ScoreModel(UnitModel):
         if y is not None or kwargs.pop("sample_weight", None) is not None:
             raise ValueError(f"{type(self).__name__} takes no y, no sample_weight")
         if not sources.in_memory(x):
-            if not self.built or x is None or isinstance(x, dict):
+            if not self.compiled:
+                raise ValueError("call compile() before evaluate() on a stream")
+            if "_use_cached_eval_dataset" not in kwargs:  # not within Keras' fit
                 x, data = sources.peek(x)
-                self.see_shape(data.shape)
+                if data is not None:
+                    self.see_shape(data.shape)
             x = sources.as_keras_takes(x)
-            return super().evaluate(x, batch_size=batch_size, **kwargs)
+            with self._told_if_not_finite():
+                return super().evaluate(x, batch_size=batch_size, **kwargs)
         kwargs.pop("_use_cached_eval_dataset", None)  # within Keras' fit of a stream
         x = as_points(x, self.point_shape or ..., dtype=self.variable_dtype)
         self.see_shape(x.shape)
@@ -328,7 +348,7 @@ class ScoreModel(UnitModel):
 
     def train_step(self, data):
         """Descend once on a batch of a stream."""
-        x = tf.debugging.assert_all_finite(self._points_of(data), NOT_FINITE)
+        x = self._points_of(data)
         self.loss_tracker.update_state(self.descend(x))
         return self._logs()
 
@@ -348,7 +368,8 @@ class ScoreModel(UnitModel):
                 f"{type(self).__name__} learns from points alone: pass x without "
                 "targets or sample weights"
             )
-        return as_tensor(x, self.point_shape, self.variable_dtype)
+        x = as_tensor(x, self.point_shape, self.variable_dtype)
+        return tf.debugging.assert_all_finite(x, NOT_FINITE)
 
     def _logs(self):
         loss = self.loss_tracker.result()

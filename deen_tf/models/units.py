@@ -217,8 +217,11 @@ class UnitModel(KerasMethods):
         if least is not None:  # whatever the size of those that it is built for
             check_shape(("n", *shape), (None, None, shape[-1]), "images")
             shape = (None, None, shape[-1])
-        if self._profile is not None:
-            check_shape(("n", *shape), self._profile.shape, "x")
+        if self._profile is not None and self._profile.shape != tuple(shape):
+            raise ValueError(
+                f"sigma is given for points of shape {self._profile.shape}, got points of "
+                f"shape {tuple(shape)}"
+            )
         profile = np.ones(()) if self._profile is None else self._profile
         for name, of, value in (
             ("center", self._center_shape(shape), 0.0),
@@ -231,8 +234,13 @@ class UnitModel(KerasMethods):
             weight.assign(np.broadcast_to(value, of))
             setattr(self, name, weight)
         self._takes_sigma = takes_sigma(self.network)
-        z = tf.zeros((2, *(side or least for side in shape)), self.variable_dtype)
-        self._check_network(self.outputs_at(z, tf.ones((), z.dtype)), shape)
+        z = np.random.default_rng(0).normal(
+            size=(2, *(side or least for side in shape))
+        )
+        z, one = tf.constant(z, self.variable_dtype), tf.ones((), self.variable_dtype)
+        outputs = self.outputs_at(z, one)
+        self._check_network(outputs, shape)
+        _check_alone(outputs[:1], self.outputs_at(z[:1], one), self.network)
         for layer in self.network._flatten_layers():
             if isinstance(layer, keras.layers.BatchNormalization):
                 loop.log.warning(
@@ -389,3 +397,15 @@ class UnitModel(KerasMethods):
 def takes_sigma(network):
     """Whether a network asks for the noise level."""
     return "sigma" in network._call_signature.parameters
+
+
+def _check_alone(together, alone, network):
+    """Refuse a network that says of a point what depends on the others of the batch."""
+    together, alone = (tf.cast(v, "float64").numpy() for v in (together, alone))
+    if (
+        np.abs(together - alone).max() > 0.05 * np.abs(together).max()
+    ):  # bfloat16 rounds
+        raise ValueError(
+            f"the network {network.name} mixes the points of a batch: what it says of a point "
+            "must depend on that point alone"
+        )

@@ -164,7 +164,7 @@ def _due(epoch, freq):
 def _validate(model, data, batch_size, steps):
     if in_memory(data):
         return evaluate(model, data, batch_size, verbose=0, steps=steps)
-    return model.evaluate(data, verbose=0, steps=steps)
+    return keras.Model.evaluate(model, data, verbose=0, steps=steps)
 
 
 _PASSIVE = (

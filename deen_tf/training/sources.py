@@ -30,10 +30,10 @@ def in_memory(x):
     return hasattr(x, "__array__") or isinstance(x, list | tuple)
 
 
-def peek(x):
+def peek(x, name="x"):
     """Return a stream, and its first points as an array, (n, ...)."""
     if x is None or isinstance(x, dict):
-        as_numbers(x)  # says what is wrong
+        as_numbers(x, name)  # says what is wrong
     if isinstance(x, tf.data.Dataset):
         first = list(x.take(PEEK))
     elif isinstance(x, keras.utils.PyDataset):
@@ -45,11 +45,11 @@ def peek(x):
         return x, None
     else:
         raise TypeError(
-            "x must be an array of points, a tf.data.Dataset, a PyDataset or a generator, "
-            f"got {type(x).__name__}"
+            f"{name} must be an array of points, a tf.data.Dataset, a PyDataset or a "
+            f"generator, got {type(x).__name__}"
         )
     if not first:
-        raise ValueError("the stream has no batch: there is nothing to learn from")
+        raise ValueError(f"the stream {name} has no batch")
     points = []
     for batch in first:
         batch, y, weight = keras.utils.unpack_x_y_sample_weight(batch)
@@ -80,6 +80,20 @@ def as_keras_takes(x):
     return _chain([], x) if hasattr(x, "__next__") else x
 
 
+class Batches(keras.utils.PyDataset):
+    """The batches of a generator, which gives them once, to be seen after every epoch."""
+
+    def __init__(self, generator, steps=None):
+        super().__init__()
+        self.batches = list(_chain([], itertools.islice(generator, steps)))
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __getitem__(self, k):
+        return self.batches[k]
+
+
 def alone(data):
     """Return validation data, which Keras takes as (x,) or (x, None) as well.
 
@@ -90,8 +104,8 @@ def alone(data):
     """
     if not isinstance(data, tuple) or not data:
         return data
-    if len(data) > 1 and getattr(data[0], "ndim", 1) < 2:
-        return data
+    if len(data) > 1 and in_memory(data[0]) and np.ndim(data[0]) < 2:
+        return data  # points, in a tuple
     if any(part is not None for part in data[1:]):
         raise ValueError(
             "an energy learns from points alone: validation_data must be points, got "
@@ -113,6 +127,21 @@ def validation(x, split, data):
             "validate on"
         )
     return x[:kept], x[kept:]
+
+
+def check_schedule(how):
+    """Raise TypeError or ValueError if what says when to validate, and on how much, cannot."""
+    for name, least in (
+        ("initial_epoch", 0),
+        ("validation_batch_size", 1),
+        ("validation_steps", 1),
+    ):
+        if how.get(name) is not None:
+            how[name] = whole(how[name], name, least)
+    freq = how.get("validation_freq", 1)
+    epochs = freq if isinstance(freq, list | tuple | set) else [freq]
+    epochs = [whole(epoch, "validation_freq") for epoch in epochs]
+    how["validation_freq"] = epochs[0] if np.ndim(freq) == 0 else epochs
 
 
 def check_steps(steps_per_epoch, batch_size, n):
