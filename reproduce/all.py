@@ -8,10 +8,16 @@ moved against the committed ones, by how much, and whether beyond the spread of 
     python reproduce/all.py --list                      # what is fresh, and what is left to do
     python reproduce/all.py --data DIR                  # into out/: hours
     python reproduce/all.py --out figures --data DIR    # the committed run
+    python reproduce/all.py --out figures --data DIR --verify  # after a change that moves none
+
+--verify runs nothing but quick runs: for each result of which code of the library has changed,
+of the commit that wrote it and of the present one. Where all their numbers are the same bits the
+json says so, and the result counts as fresh. (A script that has changed is to be run again: its
+figures are others.)
 """
 
 from command import options
-from provenance import COMMANDS, ROOT, git, why_stale
+from provenance import COMMANDS, ROOT, git, origin, why_stale
 
 if __name__ == "__main__":
     args = options(
@@ -25,14 +31,20 @@ if __name__ == "__main__":
             "help": f"of {', '.join(COMMANDS)}",
         },
         list={"action": "store_true", "help": "run nothing, tell what is left to do"},
+        verify={
+            "action": "store_true",
+            "help": "see which changes of code move no number",
+        },
     )
 
 import json
 import os
+import pathlib
 import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 
 MOVED = 12  # numbers shown, of those that moved most
 CLOCK = ("seconds", "ms", "exponent", "ratio")  # depend on the machine
@@ -45,6 +57,12 @@ def main(args):
         todo[name] = reason(os.path.join(args.out, f"{name}.json"), command)
         print(f"{name:12} {todo[name] or 'fresh'}")
     if args.list:
+        return
+    if args.verify:
+        for name in args.only:
+            library = todo[name].startswith("deen_tf/") and "plotting" not in todo[name]
+            if library and todo[name].endswith("has changed"):
+                print(f"{name:12} {verified(name, args)}", flush=True)
         return
     failed = [name for name in args.only if todo[name] and not made(name, args)]
     run("compare.py", "--out", args.out)
@@ -64,6 +82,51 @@ def reason(path, command):
             return why_stale(json.load(stream), command)
     except (OSError, ValueError):
         return "missing"
+
+
+def verified(name, args):
+    """Compare quick runs of the commit that wrote a result and of the present one.
+
+    Where all numbers are the same the json says so from now on. Returns the answer in words.
+    """
+    path = pathlib.Path(args.out, f"{name}.json")
+    record = json.loads(path.read_text("utf-8"))
+    script = ROOT / record["script"]
+    now = origin(script)
+    if not (record["clean"] is now["clean"] is True):
+        return "changes that are not committed: there is no commit to compare"
+    with tempfile.TemporaryDirectory() as folder:
+        git("worktree", "add", "--detach", folder, record["commit"])
+        try:
+            before = quick_numbers(folder, name, args.data)
+        finally:
+            git("worktree", "remove", "--force", folder)
+    after = quick_numbers(ROOT, name, args.data)
+    moved = [m for m in before.keys() | after.keys() if before.get(m) != after.get(m)]
+    if moved:
+        return (
+            f"{len(moved)} of {len(after)} numbers of a quick run moved: {min(moved)}"
+        )
+    same = {k: now[k] for k in ("commit", "code")} | {"numbers": len(after)}
+    path.write_text(json.dumps(record | {"same": same}, indent=1) + "\n", "utf-8")
+    return f"fresh: the same {len(after)} numbers by a quick run"
+
+
+def quick_numbers(root, name, data):
+    """Return {metric: its values as text} of a quick run of the code under `root`."""
+    script, *words = COMMANDS[name].replace(" --data DIR", "").split()[1:]
+    words += ["--seeds", "1", "--quick", "--no-export"]
+    words += ["--data", data] if "DIR" in COMMANDS[name] and data else []
+    with tempfile.TemporaryDirectory() as out:
+        command = [sys.executable, os.path.join(root, script), *words, "--out", out]
+        path = {"PYTHONPATH": str(root)}
+        subprocess.run(command, check=True, capture_output=True, env=os.environ | path)
+        text = pathlib.Path(out, f"{name}.json").read_text("utf-8")
+    return {
+        metric: str(found["values"])
+        for metric, found in json.loads(text)["metrics"].items()
+        if not any(c in metric for c in CLOCK)
+    }
 
 
 def made(name, args):

@@ -139,6 +139,8 @@ def writer(evidence, name):
     text = f"`{record['command']}`, commit {record['commit'][:7]}"
     if record["clean"] is not True:
         text += " and changes that were committed later"
+    if same := record.get("same"):
+        text += f"; {same['commit'][:7]} moves none of {same['numbers']} numbers of a quick run"
     return f"{text} ({record['note']})" if "note" in record else text
 
 

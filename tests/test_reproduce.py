@@ -5,6 +5,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import types
 
 import h5py
 import numpy as np
@@ -227,9 +228,70 @@ def test_what_is_fresh(tmp_path, monkeypatch):
     assert provenance.why_stale(record, command_) == ""
     (tmp_path / "deep" / "b.py").write_text("2\n")
     assert provenance.why_stale(record, command_) == "deep/b.py has changed"
+    record["same"] = {"code": provenance.hashes(tmp_path / "reproduce" / "script.py")}
+    assert provenance.why_stale(record, command_) == ""
+    (tmp_path / "deep" / "b.py").write_text("3\n")
+    assert provenance.why_stale(record, command_) == "deep/b.py has changed"
     del record["code"]
     assert "does not say" in provenance.why_stale(record, command_)
     assert provenance.git("rev-parse", "HEAD") == "unknown"  # no repository there
+
+
+SCRIPT = """
+import json, sys
+from deen_tf.b import A
+values = {"a": {"values": [A, float("nan")]}, "a/seconds": {"values": [id(A)]}}
+assert {"--quick", "--seeds", "1", "DATA"} <= set(sys.argv)
+with open(sys.argv[sys.argv.index("--out") + 1] + "/cost.json", "w") as stream:
+    json.dump({"metrics": values}, stream)
+"""
+
+
+def test_a_change_that_moves_no_number_is_written_down(tmp_path, monkeypatch):
+    def commit():
+        for words in (["add", "-A"], ["commit", "-qm", "x"]):
+            subprocess.run([*git, *words], check=True)
+        return provenance.git("rev-parse", "HEAD")
+
+    git = ["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    for module in (provenance, everything):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setitem(provenance.COMMANDS, "cost", "python reproduce/s.py --data DIR")
+    for name, text in {
+        "reproduce/s.py": SCRIPT,
+        "deen_tf/__init__.py": "",
+        "deen_tf/b.py": "A = 1\n",
+        ".gitignore": "out\n__pycache__\n",
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    commit()
+    (out := tmp_path / "out").mkdir()
+    script = tmp_path / "reproduce" / "s.py"
+    record = {"script": "reproduce/s.py", "command": "python reproduce/s.py"}
+    (out / "cost.json").write_text(json.dumps(record | provenance.origin(script)))
+    args = types.SimpleNamespace(out=out, data="DATA")
+
+    def fresh():
+        with open(out / "cost.json") as stream:
+            return not provenance.why_stale(json.load(stream), record["command"])
+
+    assert fresh()
+    (tmp_path / "deen_tf" / "b.py").write_text("A = 2 - 1\n")
+    assert not fresh()
+    assert "not committed" in everything.verified("cost", args)
+    last = commit()
+    assert (
+        everything.verified("cost", args) == "fresh: the same 1 numbers by a quick run"
+    )
+    assert fresh()
+    assert json.loads((out / "cost.json").read_text())["same"]["commit"] == last
+    (tmp_path / "deen_tf" / "b.py").write_text("A = 1.0000000000000002\n")
+    commit()
+    assert everything.verified("cost", args) == "1 of 1 numbers of a quick run moved: a"
+    assert not fresh()
+    assert len(provenance.git("worktree", "list").splitlines()) == 1
 
 
 @pytest.mark.long

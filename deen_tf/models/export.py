@@ -17,7 +17,8 @@ Loaded in Python, on the command line, and as a layer of another model:
     keras.layers.TFSMLayer("saved_model", call_endpoint="score")
 
 Models of several levels take `sigma`, (n,), beside `x`; `model.smoothed(sigma).export(...)`
-writes one of the levels, whose signatures take `x` alone.
+writes one of the levels, whose signatures take `x` alone. A graph does not look at its input: a
+`sigma` outside the model's levels, or an `x` in other units, gets an answer, not an error.
 """
 
 import pathlib
