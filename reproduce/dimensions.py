@@ -58,7 +58,7 @@ import time
 import keras
 import numpy as np
 from experiment import Run
-from plots import panels, plt
+from plots import panels
 from processes import evaluate_all
 
 import deen_tf as deen
@@ -374,8 +374,9 @@ def points_for(goal, numbers, errors):
 
 def draw(run, names):
     """Error against d, for each law; cost and masses; error against the number of points."""
-    at, marks = run.settings, {E: "os"[k % 2] for k, E in enumerate(ESTIMATORS)}
-    colours = {E: plt.colormaps["tab20"](k) for k, E in enumerate(ESTIMATORS)}
+    at, colours = run.settings, {E: f"C{k % 10}" for k, E in enumerate(ESTIMATORS)}
+    colours |= {"cd": "black", "stein": "gold"}  # there are more than ten
+    marks = {E: "os"[k // 10] for k, E in enumerate(ESTIMATORS)}
     figure, axes = panels(3, 4, 9.5)
     axes = axes.ravel()
 
