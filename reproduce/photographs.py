@@ -466,7 +466,7 @@ def draw_weights(run, models, ax):
         ax.annotate(
             method,
             (weights, psnr[25]),
-            (-6 if left else 6, -7 if method == "WCRR, minimised" else 0),
+            (-6 if left else 6, -5.3 if method == "WCRR, minimised" else 0),
             textcoords="offset points",
             ha="right" if left else "left",
             va="center",
