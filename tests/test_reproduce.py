@@ -299,6 +299,7 @@ def test_all_leaves_alone_what_is_fresh(quick_fig1, tmp_path, monkeypatch, capsy
     ran = []
     monkeypatch.setattr(everything, "run", lambda *words: ran.append(words) or 0)
     options = {"data": {}, "list": {"action": "store_true"}}
+    options["verify"] = options["list"]
 
     def main(*words):
         options["only"] = {"nargs": "+", "default": list(provenance.COMMANDS)}
