@@ -282,7 +282,7 @@ def draw_curves(run, figure, answer, curves, D):
         ax.set(title=f"({letter}) {title}", ylabel=unit, yscale="log")
         ax.set_xlabel("$k$" if letter == "c" else "rank of the expert by its share")
         if letter != "b":  # the same lines
-            ax.legend(loc="upper right")
+            ax.legend(loc=(0.03, 0.2) if letter == "c" else "upper right")
     networks = {
         "one\nDEEN": "deen/relative_score_error",
         "4 DEENs,\ntogether": "deens/relative_score_error",
