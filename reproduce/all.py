@@ -62,7 +62,10 @@ def main(args):
         for name in args.only:
             library = todo[name].startswith("deen_tf/") and "plotting" not in todo[name]
             if library and todo[name].endswith("has changed"):
-                print(f"{name:12} {verified(name, args)}", flush=True)
+                try:
+                    print(f"{name:12} {verified(name, args)}", flush=True)
+                except ChildProcessError as error:
+                    print(f"{name:12} {error}", flush=True)
         return
     failed = [name for name in args.only if todo[name] and not made(name, args)]
     run("compare.py", "--out", args.out)
@@ -120,7 +123,12 @@ def quick_numbers(root, name, data):
     with tempfile.TemporaryDirectory() as out:
         command = [sys.executable, os.path.join(root, script), *words, "--out", out]
         path = {"PYTHONPATH": str(root)}
-        subprocess.run(command, check=True, capture_output=True, env=os.environ | path)
+        done = subprocess.run(
+            command, check=False, capture_output=True, text=True, env=os.environ | path
+        )
+        if done.returncode:
+            *_, last = done.stderr.strip().splitlines()
+            raise ChildProcessError(f"its quick run failed: {last}")
         text = pathlib.Path(out, f"{name}.json").read_text("utf-8")
     return {
         metric: str(found["values"])

@@ -68,7 +68,7 @@ QUICK = {
     "scales": SETTINGS["scales"] | TINY,
     "laws": SETTINGS["laws"] | TINY | {"batch": 256},
     "test_points": 200,
-    "cells": 60,
+    "cells": 100,
 }
 RADII, WIDTH, BOX = np.array([1.0, 3.0, 5.0]), 0.2, (-7.0, 7.0)
 
