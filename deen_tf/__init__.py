@@ -50,8 +50,8 @@ Limits.
 - A tanh energy is bounded: exp(-E) has no integral over the whole plane. Divergences are
   computed on a box that holds all but 1e-6 of the exact mass.
 - Results repeat bit for bit in another process and after an interruption, with the same
-  versions on the same machine; elsewhere the noise and the order of the data are the same,
-  and sums are rounded otherwise.
+  versions on the same machine and as many of its cores; elsewhere the noise and the order of
+  the data are the same, and sums are rounded otherwise.
 - At high learning rates a deep tanh energy can fall into a dead state (loss = sigma^2 d,
   score 0). `fit` stops there, and at a loss that is not finite, with a `DivergenceError` and
   the last good weights (`deen_tf.training.guard`): lower the rate, or clip the gradient's norm.

@@ -9,7 +9,8 @@ say (about, points, data, licence, settings, numbers; of digits: what digits.py 
     python reproduce/presets.py --only fig1-mixture fig1-spiral     # these need no data
     python reproduce/presets.py --out figures --data DIR            # into the package itself
 
-What to see: the numbers of the cards are those of the figures' jsons for seed 0.
+What to see: the numbers of the cards are those of the figures' jsons for seed 0, to the third
+digit; another number of cores rounds sums otherwise.
 """
 
 from command import options
