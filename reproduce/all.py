@@ -17,7 +17,7 @@ figures are others.)
 """
 
 from command import options
-from provenance import COMMANDS, ROOT, git, origin, why_stale
+from provenance import COMMANDS, PRINT, ROOT, git, origin, why_stale
 
 if __name__ == "__main__":
     args = options(
@@ -61,8 +61,7 @@ def main(args):
         return
     if args.verify:
         for name in args.only:
-            library = todo[name].startswith("deen_tf/") and "plotting" not in todo[name]
-            if library and todo[name].endswith("has changed"):
+            if todo[name].endswith("has changed"):
                 try:
                     print(f"{name:12} {verified(name, args)}", flush=True)
                 except ChildProcessError as error:
@@ -99,6 +98,10 @@ def verified(name, args):
     now = origin(script)
     if not (record["clean"] is now["clean"] is True):
         return "changes that are not committed: there is no commit to compare"
+    for file, known in record["code"].items():
+        draws = file.startswith("reproduce/") or file.endswith("plotting.py")
+        if draws and file not in PRINT and now["code"].get(file) != known:
+            return f"{file} has changed: to be run again, its figures may be others"
     with tempfile.TemporaryDirectory() as folder:
         git("worktree", "add", "--detach", folder, record["commit"])
         try:
@@ -112,7 +115,9 @@ def verified(name, args):
             f"{len(moved)} of {len(after)} numbers of a quick run moved: {min(moved)}"
         )
     same = {k: now[k] for k in ("commit", "code")} | {"numbers": len(after)}
-    path.write_text(json.dumps(record | {"same": same}, indent=1) + "\n", "utf-8")
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps(record | {"same": same}, indent=1) + "\n", "utf-8")
+    unfinished.replace(path)
     return f"fresh: the same {len(after)} numbers by a quick run"
 
 

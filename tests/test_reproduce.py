@@ -291,6 +291,9 @@ def test_a_change_that_moves_no_number_is_written_down(tmp_path, monkeypatch):
     commit()
     assert everything.verified("cost", args) == "1 of 1 numbers of a quick run moved: a"
     assert not fresh()
+    script.write_text(SCRIPT + "# drawn otherwise\nprint()\n")
+    commit()
+    assert "s.py has changed: to be run again" in everything.verified("cost", args)
     assert len(provenance.git("worktree", "list").splitlines()) == 1
 
 
