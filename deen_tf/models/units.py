@@ -22,6 +22,7 @@ from deen_tf.training import loop, scaling
 
 UNITS = 4  # weights of a model itself: noise_level, center, scale, profile
 START = 20_000  # points that a network's first weights are drawn to suit
+GLANCE = 256  # points that a further fit is looked at with: it may be one of many short ones
 FAR = 10  # standard deviations from the data a model has its units from
 
 
@@ -318,7 +319,8 @@ class UnitModel(KerasMethods):
             self._take_units(x)
         else:
             scale = self.scale.numpy() * self.profile.numpy()
-            far = np.median(np.abs((x[:START] - self.center.numpy()) / scale))
+            some = x[:: max(1, len(x) // GLANCE)]
+            far = np.median(np.abs((some - self.center.numpy()) / scale))
             if far > FAR:
                 warnings.warn(
                     f"the points lie {far:.3g} standard deviations from those that the model "
