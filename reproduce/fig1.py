@@ -7,9 +7,9 @@ zero; contrastive divergence collapses.
 Both data sets have a known density, so every panel is measured against the truth: the
 density smoothed by N(0, sigma^2 I), which is what DEEN and DSM aim at.
 
-    python reproduce/fig1.py                       # one seed, 1000 iterations
-    python reproduce/fig1.py --seeds 5 --long 2    # the committed run
-    python reproduce/fig1.py --study               # dependence on batch and data set size
+    python reproduce/fig1.py                                  # one seed, 1000 iterations
+    python reproduce/fig1.py --variants --seeds 5 --long 2    # the committed run
+    python reproduce/fig1.py --study                # dependence on batch and data set size
 
 What to see: (a)-(d) are the exact density and score up to a percent where there are data;
 away from them, under the veil, nothing was learned and DEEN and DSM
@@ -26,6 +26,10 @@ if __name__ == "__main__":
             "default": 0,
             "metavar": "K",
             "help": "let the first K seeds go on to 10,000 iterations (@10k)",
+        },
+        variants={
+            "action": "store_true",
+            "help": "also what no panel shows: the other starts, and Eq. 27's plain step",
         },
         study={
             "action": "store_true",
@@ -103,6 +107,7 @@ def main(args):
     at = run.settings
     truths = {D: Truth(LAWS[D], at.sigma, at.test_points) for D in DATA}
     run.data = {D: repr(LAWS[D]) for D in DATA}
+    models = MODELS if args.variants else NAMES
     fits = [
         (
             seed,
@@ -112,7 +117,7 @@ def main(args):
         )
         for k, seed in enumerate(run.seeds)
         for D in DATA
-        for M in MODELS
+        for M in models
     ]
     shown = {}
     for seed, D, M, ends in run.each(fits):

@@ -26,7 +26,7 @@ PACKAGES = ("tensorflow", "keras", "numpy", "scipy", "scikit-image", "h5py")
 
 # The committed runs; `all.py` makes them, in this order.
 COMMANDS = {
-    "fig1": "python reproduce/fig1.py --seeds 5 --long 2",
+    "fig1": "python reproduce/fig1.py --variants --seeds 5 --long 2",
     "fig1-study": "python reproduce/fig1.py --study --seeds 3",
     "fig2": "python reproduce/fig2.py --seeds 3 --data DIR",
     "fig3": "python reproduce/fig3.py --seeds 3 --data DIR --photograph camera",

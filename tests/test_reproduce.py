@@ -41,21 +41,15 @@ def run(script, *arguments, cwd):
     )
 
 
-# What fig1.py does when it is run, with the models of its panels alone: the others are the
-# same with another start or optimizer. (All of it, as it stands, is run by the slow tests of
-# test_interruption and test_determinism.) At last, what the run has imported.
+# What fig1.py does when it is run; at last, what the run has imported.
 FIG1 = f"""
 import sys
 
 sys.path.insert(0, {str(ROOT / "reproduce")!r})
 sys.argv = ["fig1.py", "--quick"]
-from command import options
+import runpy
 
-args = options("", long={{"type": int, "default": 0}}, study={{"action": "store_true"}})
-import fig1
-
-fig1.MODELS = tuple(fig1.NAMES)
-fig1.main(args)
+runpy.run_path({str(ROOT / "reproduce" / "fig1.py")!r}, run_name="__main__")
 files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
 print("FILES", *files, sep="\\n", file=sys.stderr)
 """

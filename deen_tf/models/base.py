@@ -24,8 +24,6 @@ The way of a step: `fit` (here) -> `deen_tf.training.loop`, many steps in one pr
 `descend` (here) -> `objective` and `score_at` of the model -> the network.
 """
 
-import contextlib
-
 import keras
 import numpy as np
 import tensorflow as tf
@@ -34,8 +32,6 @@ from deen_tf.checks import as_points, check_resolution, check_shape, positive, w
 from deen_tf.models.pointwise import as_tensor, pointwise
 from deen_tf.models.units import UnitModel
 from deen_tf.training import loop, noise, replicas, sources
-
-NOT_FINITE = "the stream must be finite"
 
 
 class ScoreModel(UnitModel):
@@ -269,10 +265,12 @@ class ScoreModel(UnitModel):
                 raise ValueError(
                     "validation_split needs points in memory: give validation_data"
                 )
-            validation_data = self._validation(validation_data, self.point_shape, how)
+            validation_data = sources.for_validation(
+                validation_data, self.point_shape, how, self.variable_dtype
+            )
             # Keras would reorder a PyDataset unasked, and warns of any other stream.
             how["shuffle"] = bool(shuffle) and isinstance(x, keras.utils.PyDataset)
-            with self._told_if_not_finite():
+            with sources.told_if_not_finite(self.optimizer):
                 return loop.fit_stream(
                     self, super().fit, stream, data, validation_data, how
                 )
@@ -281,7 +279,9 @@ class ScoreModel(UnitModel):
             check_shape(x.shape, self.sigma.shape)
         check_resolution(x, self.sigma)
         x, validation_data = sources.validation(x, split, validation_data)
-        validation_data = self._validation(validation_data, x.shape[1:], how)
+        validation_data = sources.for_validation(
+            validation_data, x.shape[1:], how, self.variable_dtype
+        )
         batch_size = whole(32 if batch_size is None else batch_size, "batch_size")
         sources.check_steps(kwargs.get("steps_per_epoch"), batch_size, len(x))
         self._prepare(x)
@@ -292,32 +292,6 @@ class ScoreModel(UnitModel):
                 self, super().fit, x, batch_size, shuffle, validation_data, **how
             )
         return loop.fit(self, x, batch_size, shuffle, validation_data, **how)
-
-    def _validation(self, data, shape, how):
-        """Return validation data as points, or as a stream that can be seen again."""
-        name = "validation_data"
-        if data is None:
-            return None
-        if sources.in_memory(data):
-            return as_points(data, shape, name, self.variable_dtype)
-        if hasattr(data, "__next__"):
-            data = sources.Batches(data, how.get("validation_steps"))
-        data, first = sources.peek(data, name)
-        if first is not None:
-            check_shape(first.shape, shape, name)
-        return data
-
-    @contextlib.contextmanager
-    def _told_if_not_finite(self):
-        try:
-            yield
-        except tf.errors.InvalidArgumentError as error:
-            if NOT_FINITE not in error.message:
-                raise
-            raise ValueError(
-                f"{NOT_FINITE}: there is NaN or infinity in a batch of it (iteration "
-                f"{int(self.optimizer.iterations.numpy())})"
-            ) from None
 
     def _check_trainable(self):
         if not self.trainable_variables:
@@ -338,7 +312,7 @@ class ScoreModel(UnitModel):
                 if data is not None:
                     self.see_shape(data.shape)
             x = sources.as_keras_takes(x)
-            with self._told_if_not_finite():
+            with sources.told_if_not_finite(self.optimizer):
                 return super().evaluate(x, batch_size=batch_size, **kwargs)
         kwargs.pop("_use_cached_eval_dataset", None)  # within Keras' fit of a stream
         x = as_points(x, self.point_shape or ..., dtype=self.variable_dtype)
@@ -369,7 +343,7 @@ class ScoreModel(UnitModel):
                 "targets or sample weights"
             )
         x = as_tensor(x, self.point_shape, self.variable_dtype)
-        return tf.debugging.assert_all_finite(x, NOT_FINITE)
+        return tf.debugging.assert_all_finite(x, sources.NOT_FINITE)
 
     def _logs(self):
         loss = self.loss_tracker.result()

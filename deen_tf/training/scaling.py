@@ -21,6 +21,7 @@ import numpy as np
 from deen_tf.outliers import gross_outliers, warn_of_outliers
 
 SAMPLE = 100_000  # points from which m and s are taken
+PART = 1 << 18  # numbers that are squared at once
 
 
 def ordinary(x):
@@ -47,12 +48,17 @@ def center_and_scale(x, sigma, center="coordinate"):
     m : ndarray, float64, which a point's shape broadcasts with
     s : ndarray, float64, shape of sigma
     """
-    x = np.asarray(x[:: -(-len(x) // SAMPLE)], "float64")
+    x = x[:: -(-len(x) // SAMPLE)]
     axes = {
         "coordinate": 0,
         "channel": tuple(range(x.ndim - 1)),
         "all": tuple(range(x.ndim)),
     }[center]
-    m = x.mean(axis=axes)
-    variance = np.mean(np.square((x - m) / sigma))
-    return m, sigma * np.sqrt(variance + 1)
+    m = np.asarray(x, "float64").mean(axis=axes)
+    squares = np.empty(x.shape)  # part by part: no more than this beside the data
+    rows = max(1, PART * len(x) // x.size)
+    for k in range(0, len(x), rows):
+        squares[k : k + rows] = np.square(
+            np.subtract(x[k : k + rows], m, dtype="float64") / sigma
+        )
+    return m, sigma * np.sqrt(squares.mean() + 1)

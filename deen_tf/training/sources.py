@@ -1,5 +1,6 @@
 """Where the points of a fit come from: an array of them all, or a stream."""
 
+import contextlib
 import itertools
 import types
 
@@ -7,8 +8,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from deen_tf.checks import as_numbers, check_shape, whole
+from deen_tf.checks import as_numbers, as_points, check_shape, whole
 
+NOT_FINITE = "the stream must be finite"
 PEEK = 8  # batches of a stream that a model adapts to
 
 
@@ -64,9 +66,7 @@ def peek(x, name="x"):
     points = np.concatenate(points)
     if not np.isfinite(points).all():
         row, *_ = np.argwhere(~np.isfinite(points))[0]
-        raise ValueError(
-            f"the stream must be finite, got {points[row].ravel()[:8]} at row {row}"
-        )
+        raise ValueError(f"{NOT_FINITE}, got {points[row].ravel()[:8]} at row {row}")
     return x, points
 
 
@@ -112,6 +112,35 @@ def alone(data):
             f"targets as well, a tuple of {len(data)}"
         )
     return data[0]
+
+
+def for_validation(data, shape, how, dtype):
+    """Return points of a shape, or a stream of them that can be seen after every epoch."""
+    name = "validation_data"
+    if data is None:
+        return None
+    if in_memory(data):
+        return as_points(data, shape, name, dtype)
+    if hasattr(data, "__next__"):
+        data = Batches(data, how.get("validation_steps"))
+    data, first = peek(data, name)
+    if first is not None:
+        check_shape(first.shape, shape, name)
+    return data
+
+
+@contextlib.contextmanager
+def told_if_not_finite(optimizer):
+    """Say it of NaN or infinity that a compiled step has met in a stream."""
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        if NOT_FINITE not in error.message:
+            raise
+        raise ValueError(
+            f"{NOT_FINITE}: there is NaN or infinity in a batch of it (iteration "
+            f"{int(optimizer.iterations.numpy())})"
+        ) from None
 
 
 def validation(x, split, data):
