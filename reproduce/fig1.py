@@ -37,6 +37,8 @@ if __name__ == "__main__":
         },
     )
 
+import functools
+
 import keras
 import numpy as np
 from experiment import Run
@@ -234,7 +236,9 @@ def draw_truth(run, shown, truths):
     run.figure(figure, "fig1-truth")
 
 
+@functools.cache
 def exact(truth):
+    """Return density (nodes,) and score (nodes, 2) on the nodes of the panels."""
     nodes = plotting.grid(truth.view, NODES)
     return np.exp(-truth.density.energy(nodes)), truth.density.score(nodes)
 
