@@ -1,5 +1,7 @@
 """Center and scale of data, from their definitions; and what is left out of them."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -77,3 +79,14 @@ def test_ordinary_data_are_taken_as_they_are():
         4, size=(2000, 2)
     )  # heavy tails, no sentinel
     assert ordinary(x) is x
+
+
+def test_units_of_large_data_take_one_array_of_float64_beside_them():
+    x = np.random.default_rng(0).normal(3.0, 2.0, (4000, 1000)).astype("float32")
+    tracemalloc.start()
+    m, s = center_and_scale(x, 0.5)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.3 * 2 * x.nbytes
+    np.testing.assert_allclose(m, x.astype("float64").mean(0), rtol=1e-12)
+    np.testing.assert_allclose(s, np.sqrt(x.astype("float64").var(0).mean() + 0.25))
