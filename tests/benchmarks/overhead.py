@@ -2,9 +2,10 @@
 
     python -m tests.benchmarks.overhead [--quick] [--out DIR=figures]
 
-1. At batch 128 in two dimensions, where steps are shortest: a step, from long epochs; an
-   epoch of 8 steps among many, and a call that trains for one such epoch, beside their
-   steps. For JAX and PyTorch a call is as many epochs as asked for, as in their own loops.
+1. At batch 128, in two dimensions, where steps are shortest, and on digits, where data are
+   wide: a step, from long epochs; an epoch of 8 steps among many, and a call that trains for
+   one such epoch, beside their steps. For JAX and PyTorch a call is as many epochs as asked
+   for, as in their own loops.
 2. From the start of a fresh process to the end of its first 1000 iterations, whose model
    begins as a user's would: import, data to the device, compilation, steps. What was compiled
    once is kept on disk where a library does so by itself (PyTorch).
@@ -25,7 +26,8 @@ from tests.benchmarks import report
 from tests.benchmarks.interleaved import QUIET, Failure, Process, command
 
 NETWORK, BATCH = "2-D 32-32-32", 128
-SHORT, LONG = 8, 1024  # steps of an epoch
+COSTS = (NETWORK, "MNIST 128-128-256")
+SHORT, LONG, NUMBERS = 8, 1024, 2**24  # steps of an epoch; of so many numbers at most
 MANY = 128  # short epochs in a call
 IMPLEMENTATIONS = {  # module of tests.benchmarks.steps -> title, library
     "deen_fit": ("deen_tf fit", "tensorflow"),
@@ -61,8 +63,10 @@ def main():
     }
     turns = 2 if options.quick else 5
     compiled = [name for name in names if name != "torch_eager"]
-    with tqdm(total=turns * (len(compiled) + len(names) * len(FIRST))) as progress:
-        measure_costs(compiled, turns, progress, result)
+    total = turns * (len(COSTS) * len(compiled) + len(names) * len(FIRST))
+    with tqdm(total=total) as progress:
+        for network in COSTS:
+            measure_costs(network, compiled, turns, progress, result)
         for network, batch in FIRST:
             row = {name: [] for name in names}
             for _ in range(turns):
@@ -103,9 +107,10 @@ class Costs:
     """
 
     def __init__(self, steps_of, network, batch):
+        self.count = max(SHORT, min(LONG, NUMBERS // (batch * network.d)))
         self.long, self.short = (
             steps_of(network, network.weights(), network.data(batch * count), batch)
-            for count in (LONG, SHORT)
+            for count in (self.count, SHORT)
         )
         for steps in (self.long, self.short):
             for epochs in (1, 3):
@@ -116,7 +121,7 @@ class Costs:
 
         And of a "whole call", with its steps.
         """
-        step = (median(self.long, 4, 3) - median(self.long, 1, 3)) / (3 * LONG)
+        step = (median(self.long, 4, 3) - median(self.long, 1, 3)) / (3 * self.count)
         call = median(self.short, 1, 15)
         epoch = (median(self.short, 1 + MANY, 3) - call) / MANY
         return {
@@ -137,19 +142,18 @@ def median(steps, epochs, repeats):
     return statistics.median(times)
 
 
-def measure_costs(names, turns, progress, result):
+def measure_costs(network, names, turns, progress, result):
     processes = [Process(name) for name in names]
     try:
         rows = {name: [] for name in names}
         for process in processes:
             result["devices"][process.name] = process.call("about")["device"]
-            process.call("prepare_costs", network=NETWORK, batch=BATCH)
+            process.call("prepare_costs", network=network, batch=BATCH)
         for _ in range(turns):
             for process in processes:
                 rows[process.name].append(process.call("costs"))
                 progress.update()
-        for name, costs in rows.items():
-            result["costs"][name] = medians(costs)
+        result["costs"][network] = {name: medians(row) for name, row in rows.items()}
     finally:
         for process in processes:
             process.close()
@@ -188,19 +192,27 @@ def markdown(result):
     )
     text = (
         f"# Beside the steps\n\n{report.where(result)}\n\n{devices}. Written by `python -m "
-        f"tests.benchmarks.overhead`, which says how.\n\n{NETWORK}, batch {BATCH}; an epoch "
-        f"has {SHORT} steps:\n\n"
+        f"tests.benchmarks.overhead`, which says how.\n\nBatch {BATCH}; an epoch has {SHORT} "
+        "steps:\n\n"
     )
     text += report.table(
-        ["", "a step, us", "an epoch beside its steps, us", "a call of one epoch, ms"],
+        [
+            "network",
+            "",
+            "a step, us",
+            "an epoch beside its steps, us",
+            "a call of one epoch beside its steps, ms",
+        ],
         [
             [
+                network,
                 IMPLEMENTATIONS[name][0],
                 f"{1e6 * row['step']:.0f}",
                 f"{1e6 * row['epoch']:.0f}",
-                f"{1e3 * row['whole call']:.2f}",
+                f"{1e3 * row['call']:.2f}",
             ]
-            for name, row in result["costs"].items()
+            for network, rows in result["costs"].items()
+            for name, row in rows.items()
         ],
     )
     text += (
