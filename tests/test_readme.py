@@ -44,7 +44,7 @@ def test_its_network_of_ones_own_beats_the_wiener_filter():
     x = mnist.load().x_test[:1000].reshape(-1, 28, 28, 1)
     xi = x + 0.14 * np.random.default_rng(0).normal(size=x.shape)
     left = ((names["model"].denoise(xi) - x) ** 2).sum() / ((xi - x) ** 2).sum()
-    assert left < 0.266  # the Wiener filter's; 0.234 on all test digits
+    assert left < 0.266  # the Wiener filter's; 0.207 to 0.256 of three seeds
 
 
 def test_it_is_one_page():
