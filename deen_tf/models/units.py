@@ -22,9 +22,7 @@ from deen_tf.training import loop, scaling
 
 UNITS = 4  # weights of a model itself: noise_level, center, scale, profile
 START = 20_000  # points that a network's first weights are drawn to suit
-GLANCE = (
-    256  # points that a further fit is looked at with: it may be one of many short ones
-)
+GLANCE = 256  # points that a further fit looks at: it may be one of many short ones
 FAR = 10  # standard deviations from the data a model has its units from
 
 
